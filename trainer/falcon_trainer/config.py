@@ -1,0 +1,280 @@
+"""RunConfig: everything a stage is told.
+
+Each field that reaches the trainer is defined here once. The operator embeds these models in the custom resource, so
+the CRD's schema, its documentation and its validation come from this file. `not_yet` and `choices` mark what is
+named but not obeyed
+by this release: the API server refuses it with a sentence, it is never ignored.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from falcon_trainer.wire import DURATION_PATTERN, NAME_PATTERN, Real, Wire, cel
+
+FALCON_LINEARS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
+
+
+def not_yet(what: str, *, allowed: str = "false") -> dict[str, Any]:
+    """Schema extra of a value that is named but not obeyed by this release; `allowed` is the CEL of what is obeyed."""
+    return {"x-kubernetes-validations": [cel(allowed, f"{what} is not supported by this release")]}
+
+
+def choices(*obeyed: str, what: str) -> dict[str, Any]:
+    """Schema extra of an enumeration of which this release obeys only some values."""
+    sentence = f"{what} supports only {', '.join(obeyed)} in this release"
+    return {"x-kubernetes-validations": [cel(f"self in {list(obeyed)!r}", sentence)]}
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=253)]
+Duration = Annotated[str, Field(pattern=DURATION_PATTERN, min_length=2, max_length=16)]
+
+
+class SecretKey(Wire):
+    """One key of a Secret in the run's namespace."""
+
+    name: Name
+    key: str = Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")
+
+
+class Model(Wire):
+    """The base model."""
+
+    source: str = Field(
+        min_length=6,
+        max_length=512,
+        pattern=r"^(hf|pvc|s3)://.+",
+        description="Where the base model lies: hf://OWNER/NAME, or pvc://CLAIM/PATH (mounted read-only, never copied).",
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel("!self.startsWith('s3://')", "model sources on s3:// are not supported by this release"),
+            ]
+        },
+    )
+    revision: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        description="Branch, tag or commit of an hf:// source; default main.",
+    )
+    preset: Literal["falcon-7b", "falcon-40b", "falcon-180b"] | None = Field(
+        default=None,
+        description="Settings known to fit a published Falcon.",
+        json_schema_extra=not_yet("model.preset"),
+    )
+    token_secret_ref: SecretKey | None = Field(
+        default=None, description="Token of the Hub; mounted as a file in the prepare pod and nowhere else."
+    )
+
+
+class DatasetSource(Wire):
+    """One file, or one folder of files, of records."""
+
+    uri: str = Field(
+        min_length=6,
+        max_length=512,
+        pattern=r"^(hf|pvc|s3|https|configmap)://.+",
+        description="pvc://CLAIM/PATH of a JSON or JSON Lines file, or of a folder of them.",
+        json_schema_extra=not_yet("this kind of source (pvc:// is)", allowed="self.startsWith('pvc://')"),
+    )
+    split: str | None = Field(default=None, max_length=64, json_schema_extra=not_yet("dataset.sources[].split"))
+    weight: Annotated[float, Real(above=0)] | None = Field(default=None, description="Share of this source.")
+
+
+class Validation(Wire):
+    """Records held out of training."""
+
+    split: str | None = Field(default=None, max_length=64)
+    fraction: Annotated[float, Real(above=0, below=1)] | None = None
+
+
+class Dataset(Wire):
+    """The records, how they become text, and how the text becomes rows of tokens."""
+
+    sources: list[DatasetSource] = Field(min_length=1, max_length=16)
+    format: Literal["auto", "dolly", "alpaca", "chat", "sharegpt", "prompt-completion", "text"] = Field(
+        default="auto",
+        description="Shape of a record; auto recognises it by the fields of the first one.",
+        json_schema_extra=choices("auto", "dolly", "alpaca", what="dataset.format"),
+    )
+    template: str | None = Field(default=None, max_length=8192, json_schema_extra=not_yet("dataset.template"))
+    train_on: Literal["completion", "all"] = Field(
+        default="completion", description="Tokens that count in the loss: the answers, or every token."
+    )
+    sequence_length: int = Field(default=2048, ge=16, le=131072, description="Tokens in a row.")
+    packing: Literal["best-fit", "concatenate", "none"] = Field(
+        default="best-fit",
+        description="How documents share rows: whole documents, best fit; or one document a row.",
+        json_schema_extra=choices("best-fit", "none", what="dataset.packing"),
+    )
+    too_long: Literal["truncate", "split", "skip", "fail"] = Field(
+        default="truncate",
+        description="What happens to a record longer than a row; always counted.",
+        json_schema_extra=choices("truncate", "skip", "fail", what="dataset.tooLong"),
+    )
+    on_invalid: Literal["fail", "skip"] = Field(
+        default="fail", description="What happens to a record that cannot be used; always counted."
+    )
+    validation: Validation | None = Field(default=None, json_schema_extra=not_yet("dataset.validation"))
+
+
+class Lora(Wire):
+    """The adapter."""
+
+    rank: int = Field(default=64, ge=1, le=1024)
+    alpha: int = Field(default=16, ge=1, le=4096)
+    dropout: Annotated[float, Real(at_least=0, below=1)] = 0.1
+    target_modules: list[Annotated[str, Field(min_length=1, max_length=128)]] = Field(
+        default=list(FALCON_LINEARS),
+        min_length=1,
+        max_length=16,
+        description="Linear layers that get an adapter; default all four of Falcon.",
+    )
+    variant: Literal["lora", "rslora"] = Field(
+        default="lora", description="Scale of the update: alpha/rank, or alpha/sqrt(rank)."
+    )
+
+    @property
+    def scale(self) -> float:
+        """Factor of B·A in the merged weight (rsLoRA: arXiv 2312.03732)."""
+        return float(self.alpha / (self.rank**0.5 if self.variant == "rslora" else self.rank))
+
+
+class DeepSpeed(Wire):
+    """ZeRO settings; both configurations of the original recipe are reached by the two offload switches."""
+
+    stage: Literal[3] = Field(default=3, description="ZeRO stage; 3 partitions parameters, gradients and optimizer.")
+    offload_parameters: Literal["none", "cpu", "nvme"] = Field(
+        default="none", json_schema_extra=choices("none", "cpu", what="deepspeed.offloadParameters")
+    )
+    offload_optimizer: Literal["none", "cpu", "nvme"] = Field(
+        default="none", json_schema_extra=choices("none", "cpu", what="deepspeed.offloadOptimizer")
+    )
+    overrides: str | None = Field(
+        default=None, max_length=8192, json_schema_extra=not_yet("training.deepspeed.overrides")
+    )
+
+
+class Checkpoint(Wire):
+    """When the training state is saved."""
+
+    every_steps: int = Field(default=100, ge=1, le=1_000_000)
+    every_minutes: int | None = Field(
+        default=None, ge=1, le=10_080, json_schema_extra=not_yet("training.checkpoint.everyMinutes")
+    )
+    keep: int = Field(default=3, ge=1, le=100, description="Newest checkpoints that stay on the volume.")
+
+
+class Training(Wire):
+    """The optimisation."""
+
+    epochs: int | None = Field(default=None, ge=1, le=10_000, description="Passes over the data; default 3.")
+    max_steps: int | None = Field(default=None, ge=1, le=100_000_000, description="Optimizer steps, instead of epochs.")
+    global_batch_size: int = Field(
+        default=64, ge=1, le=65536, description="Rows per optimizer step, over all ranks and micro-batches."
+    )
+    micro_batch_size: int = Field(default=1, ge=1, le=1024, description="Rows per rank and forward pass.")
+    learning_rate: Annotated[float, Real(above=0, below=1)] = 1e-4
+    scheduler: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0, le=1_000_000)
+    seed: int = Field(default=42, ge=0, le=2**31 - 1)
+    attention: Literal["auto", "flash-attention", "sdpa"] = Field(
+        default="auto", description="auto takes flash attention on a GPU that has it, else sdpa."
+    )
+    activation_checkpointing: Literal["full", "selective", "none"] = Field(
+        default="full", json_schema_extra=choices("full", "none", what="training.activationCheckpointing")
+    )
+    deepspeed: DeepSpeed = DeepSpeed()
+    checkpoint: Checkpoint = Checkpoint()
+    evaluation: str | None = Field(default=None, max_length=64, json_schema_extra=not_yet("training.evaluation"))
+    early_stopping: str | None = Field(default=None, max_length=64, json_schema_extra=not_yet("training.earlyStopping"))
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.epochs is not None and self.max_steps is not None:
+            raise ValueError("training.epochs and training.maxSteps exclude each other: keep one")
+        return self
+
+
+class Gang(Wire):
+    """The pods that train together."""
+
+    nodes: int = Field(default=1, ge=1, le=512, description="Pods of the gang, each on a node of its own.")
+    gpus_per_node: int = Field(default=1, ge=0, le=16, description="nvidia.com/gpu of each pod; 0 trains on the CPU.")
+    processes_per_node: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="Ranks of each pod; default one for each GPU, and one without GPUs.",
+    )
+    max_restarts: int = Field(
+        default=5,
+        ge=0,
+        le=100,
+        description="Attempts after the first one that faults may use up; disruptions do not.",
+    )
+    hang_timeout: Duration | None = Field(default=None, json_schema_extra=not_yet("gang.hangTimeout"))
+    active_deadline_seconds: int | None = Field(
+        default=None, ge=1, le=31_536_000, json_schema_extra=not_yet("gang.activeDeadlineSeconds")
+    )
+    node_loss_toleration_seconds: int = Field(
+        default=30, ge=0, le=3600, description="How long a pod stays bound to a node that stopped reporting."
+    )
+
+    @property
+    def processes(self) -> int:
+        """Ranks of each pod."""
+        return self.processes_per_node or max(1, self.gpus_per_node)
+
+    @property
+    def world_size(self) -> int:
+        """Ranks of the whole gang."""
+        return self.nodes * self.processes
+
+
+class Merge(Wire):
+    """The merged model."""
+
+    enabled: bool = True
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        default="auto", description="Element type of the merged weights; auto keeps the base's."
+    )
+
+
+class Serve(Wire):
+    """The endpoint."""
+
+    enabled: bool = True
+    engine: Literal["auto", "vllm", "transformers"] = Field(
+        default="auto", json_schema_extra=choices("auto", "transformers", what="serve.engine")
+    )
+    replicas: int = Field(default=1, ge=1, le=64)
+    gpus: int = Field(default=0, ge=0, le=16, description="nvidia.com/gpu of each replica; 0 serves on the CPU.")
+    args: list[Annotated[str, Field(max_length=512)]] | None = Field(
+        default=None, max_length=64, json_schema_extra=not_yet("serve.args")
+    )
+    alias: Name | None = Field(default=None, json_schema_extra=not_yet("serve.alias"))
+
+
+class Artifact(Wire):
+    """Something written once under its final name: an adapter or a merged model."""
+
+    path: str = Field(min_length=1, max_length=512, description="Folder, relative to the workspace.")
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71, description="Digest of its manifest.")
+    bytes: int = Field(ge=0)
+
+
+class RunConfig(Wire):
+    """All that a stage is told; lies at `layout.CONFIG` in every stage pod."""
+
+    run: str = Field(min_length=1, max_length=40)
+    namespace: str = Field(min_length=1, max_length=63)
+    model: Model
+    dataset: Dataset
+    lora: Lora = Lora()
+    training: Training = Training()
+    gang: Gang = Gang()
+    merge: Merge = Merge()
+    serve: Serve = Serve()
+    adapter: Artifact | None = Field(default=None, description="The accepted adapter: told to merge.")
+    merged: Artifact | None = Field(default=None, description="The verified merged model: told to serve.")

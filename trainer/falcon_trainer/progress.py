@@ -1,0 +1,20 @@
+"""What a running stage says of itself: written by the ranks as beats, served by the launcher on /progress."""
+
+from pydantic import Field
+
+from falcon_trainer.wire import Wire
+
+
+class Progress(Wire):
+    """One rank's position. Plain numbers: this is JSON between processes, not a custom resource."""
+
+    stage: str = Field(max_length=16)
+    phase: str = Field(max_length=32, description="load, train, save, verify, … : each has its own patience.")
+    rank: int = Field(default=0, ge=0)
+    step: int | None = None
+    total_steps: int | None = None
+    loss: float | None = None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
+    last_checkpoint_step: int | None = None
+    message: str | None = Field(default=None, max_length=256)
