@@ -2,8 +2,7 @@
 
 Each field that reaches the trainer is defined here once. The operator embeds these models in the custom resource, so
 the CRD's schema, its documentation and its validation come from this file. `not_yet` and `choices` mark what is
-named but not obeyed
-by this release: the API server refuses it with a sentence, it is never ignored.
+named but not obeyed by this release: the API server refuses it with a sentence, it is never ignored.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -44,12 +43,8 @@ class Model(Wire):
         min_length=6,
         max_length=512,
         pattern=r"^(hf|pvc|s3)://.+",
-        description="Where the base model lies: hf://OWNER/NAME, or pvc://CLAIM/PATH (mounted read-only, never copied).",
-        json_schema_extra={
-            "x-kubernetes-validations": [
-                cel("!self.startsWith('s3://')", "model sources on s3:// are not supported by this release"),
-            ]
-        },
+        description="The base model: hf://OWNER/NAME, or pvc://CLAIM/PATH (mounted read-only, never copied).",
+        json_schema_extra=not_yet("a model source on s3://", allowed="!self.startsWith('s3://')"),
     )
     revision: str | None = Field(
         default=None,

@@ -33,7 +33,8 @@ class Wire(BaseModel):
 
 def cel(rule: str, message: str, field_path: str | None = None) -> dict[str, JsonValue]:
     """One entry of `x-kubernetes-validations`."""
-    return {"rule": rule, "message": message} | ({"fieldPath": field_path} if field_path else {})
+    entry: dict[str, JsonValue] = {"rule": rule, "message": message}
+    return entry | ({"fieldPath": field_path} if field_path else {})
 
 
 @dataclass(frozen=True, kw_only=True)
