@@ -4,8 +4,36 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+PACKAGES := -p falcon_operator -p falcon_trainer -p examples.demo -p tests
 
 ##@ Main job
+
+demo: cluster-up images-load ## Fine-tune a small Falcon on a real cluster, serve it and ask it something
+	$(PYTHON) -m examples.demo
+
+demo-clean: ## Delete what `make demo` made in the cluster (the cluster stays)
+	$(PYTHON) -m examples.demo --delete
+
+include tests/cluster/cluster.mk
+
+##@ Checks
+
+test: lint test-unit test-integration test-e2e ## Everything: lint, unit, integration and end-to-end tests
+
+test-unit: venv ## Tests without a cluster
+	$(BIN)/pytest tests/unit
+
+test-integration: venv cluster-deps ## The operator against a real API server, its nodes played by kwok
+	$(BIN)/pytest tests/integration
+
+test-e2e: venv cluster-up images-load ## Real pods of the real images on real nodes
+	$(BIN)/pytest tests/e2e
+
+lint: venv ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/lint-imports
 
 ##@ Development
 
@@ -18,10 +46,17 @@ $(STAMP): requirements-build.lock requirements-dev.lock operator/requirements.lo
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e trainer -e operator
 	touch $@
 
+format: venv ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+crds: venv ## Write crds/ and the chart's copy anew from the models in operator/falcon_operator/api
+	$(BIN)/python -m falcon_operator.api.crd --write
+
 lock: venv ## Resolve the dependencies anew into the hashed locks
 	scripts/lock
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: venv lock help
+.PHONY: demo demo-clean test test-unit test-integration test-e2e lint venv format crds lock help
