@@ -1,0 +1,126 @@
+"""The programs of the cluster, built from Go modules once and kept in the cache.
+
+Each folder under `tools/` is a Go module whose go.mod and go.sum pin one program (or one family) with all it is made of.
+A build is written beside its final name and renamed into place, so that a half-built tool never counts as built.
+"""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.paths import PACKAGE, cache
+from tests.cluster.shell import ClusterError, run, say, step
+
+KUBERNETES_VERSION = "v1.37.2"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One Go module of ours and the programs that are built from it."""
+
+    name: str
+    version: str
+    programs: Mapping[str, str]
+    """program → import path of its main package"""
+    variables: tuple[str, ...] = ()
+    """values for `-ldflags -X`"""
+
+    @property
+    def source(self) -> Path:
+        return PACKAGE / "tools" / self.name
+
+    def built(self, program: str) -> Path:
+        return cache() / "bin" / f"{self.name}-{self.version}" / program
+
+
+KUBERNETES = Tool(
+    name="kubernetes",
+    version=KUBERNETES_VERSION,
+    programs={
+        name: f"k8s.io/kubernetes/cmd/{name}"
+        for name in (
+            "kube-apiserver",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "kubectl",
+            "kubelet",
+            "kube-proxy",
+        )
+    },
+    variables=(
+        f"k8s.io/component-base/version.gitVersion={KUBERNETES_VERSION}",
+        f"k8s.io/component-base/version.gitMajor={KUBERNETES_VERSION.removeprefix('v').split('.')[0]}",
+        f"k8s.io/component-base/version.gitMinor={KUBERNETES_VERSION.split('.')[1]}",
+    ),
+)
+ETCD = Tool("etcd", "v3.7.3", {"etcd": "go.etcd.io/etcd/server/v3"})
+COREDNS = Tool("coredns", "v1.15.0", {"coredns": "github.com/coredns/coredns"})
+HELM = Tool("helm", "v4.3.1", {"helm": "helm.sh/helm/v4/cmd/helm"})
+KWOK = Tool("kwok", "v0.8.0", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"})
+
+TOOLS = (ETCD, KUBERNETES, KWOK, COREDNS, HELM)
+_BY_PROGRAM = {program: tool for tool in TOOLS for program in tool.programs}
+
+
+def path_of(program: str) -> Path:
+    """Path of a program of ours; builds it first when the cache has none. Raises ClusterError when it cannot be built."""
+    tool = _BY_PROGRAM[program]
+    target = tool.built(program)
+    if not target.exists():
+        _build(tool, program)
+    return target
+
+
+def build_all() -> None:
+    """Build whatever the cache lacks (about ten minutes on two cores from nothing)."""
+    for program in _BY_PROGRAM:
+        path_of(program)
+
+
+def folders() -> list[Path]:
+    """Folders that hold the built programs, for a PATH."""
+    return [tool.built("").resolve() for tool in TOOLS]
+
+
+def _build(tool: Tool, program: str) -> None:
+    go = shutil.which("go")
+    if go is None:
+        raise ClusterError(
+            f"{program} {tool.version} must be built once, and no Go toolchain is installed; "
+            f"install Go (see the `go` line of {tool.source / 'go.mod'}) or use CLUSTER=kind"
+        )
+    target = tool.built(program)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _exclusively(target.parent):
+        if target.exists():  # another process built it while this one waited
+            return
+        scratch = Path(tempfile.mkdtemp(prefix=f".{program}-", dir=target.parent))
+        try:
+            with step(f"building {program} {tool.version} (once; kept in {target.parent})"):
+                flags = " ".join(["-s", "-w", *(f"-X {variable}" for variable in tool.variables)])
+                run(
+                    [go, "build", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o", scratch / program]
+                    + [tool.programs[program]],
+                    cwd=tool.source,
+                    env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"},
+                )
+            (scratch / program).rename(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _exclusively(folder: Path) -> Iterator[None]:
+    """Hold a lock, so that two checkouts never build the same tool at once."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"  waiting for another process that builds into {folder} …")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
