@@ -1,0 +1,21 @@
+"""Names of the group, the labels and the annotations: the vocabulary that other tools select and filter by."""
+
+from typing import Literal
+
+GROUP = "falcon-finetune.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "FalconFineTune"
+PLURAL = "falconfinetunes"
+
+RUN_LABEL = f"{GROUP}/run"
+STAGE_LABEL = f"{GROUP}/stage"
+ATTEMPT_LABEL = f"{GROUP}/attempt"
+HASH_ANNOTATION = f"{GROUP}/hash"
+
+FIELD_MANAGER = "falcon-operator"
+MAX_NAME = 40
+"""Characters of a run's name: with `-train-K-INDEX` behind it, a pod's hostname must stay a DNS label of 63."""
+
+StageName = Literal["prepare", "train", "merge", "serve"]
+STAGES: tuple[StageName, ...] = ("prepare", "train", "merge", "serve")
