@@ -1,0 +1,168 @@
+"""One run from data to answers, while the operator is killed in each of its stages."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from examples.demo.inputs import CLAIM, demo_records
+from examples.demo.kube import Kubectl, Manifest
+from tests.e2e.inside import run_inside
+from tests.e2e.operator import kill_leader
+from tests.e2e.runs import KIND, run_named, status_of, wait_true
+from tests.e2e.watching import KINDS, LABEL, Seen, watching
+
+RUN = "dolly-tiny"
+STAGES = ("Preparing", "Training", "Merging", "Deploying")
+TOKEN_FREE = {"train", "merge", "serve"}
+
+
+@dataclass
+class Finished:
+    """A run that is Ready, and all that was seen on its way."""
+
+    status: dict[str, Any]
+    seen: Seen
+    versions: dict[str, str]
+    ready_at: float = field(default_factory=time.monotonic)
+
+    def pods(self, stage: str) -> list[dict[str, Any]]:
+        """Every pod of a stage that was ever seen."""
+        pods: list[dict[str, Any]] = list(self.seen.pods.values())
+        return [pod for pod in pods if pod["metadata"]["labels"].get("falcon-finetune.dev/stage") == stage]
+
+
+def versions(kubectl: Kubectl) -> dict[str, str]:
+    """resourceVersion of the run and of every child."""
+    items: list[Manifest] = [kubectl.get(KIND, RUN) or {}]
+    for kind in KINDS:
+        items += kubectl.list(kind, f"{LABEL}={RUN}")
+    return {f"{item['kind']}/{item['metadata']['name']}": item["metadata"]["resourceVersion"] for item in items}
+
+
+def wait_for_stage(kubectl: Kubectl, stage: str) -> None:
+    kubectl.wait_for(f"stage {stage}", lambda: status_of(kubectl, RUN).get("stage") == stage, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def finished(kubectl: Kubectl) -> Iterator[Finished]:
+    with watching(kubectl.namespace, RUN) as seen:
+        kubectl.apply(run_named(RUN))
+        for stage in STAGES:
+            wait_for_stage(kubectl, stage)
+            kill_leader()
+        status = wait_true(kubectl, RUN, "Ready")
+        yield Finished(status, seen, versions(kubectl))
+
+
+@pytest.fixture(scope="module")
+def inspected(kubectl: Kubectl, finished: Finished) -> dict[str, Any]:
+    """What stock PEFT and transformers find on the run's volume."""
+    status = finished.status
+    arguments = ("/workspace", status["adapter"]["path"], status["merged"]["path"], "/inputs/base", RUN)
+    return run_inside(kubectl, "inspect_run.py", *arguments, claims={"/workspace": f"{RUN}-workspace"})
+
+
+@pytest.fixture(scope="module")
+def answered(kubectl: Kubectl, finished: Finished) -> dict[str, Any]:
+    """What the official OpenAI client got through the Service."""
+    questions = json.dumps([record["instruction"] for record in demo_records()])
+    return run_inside(kubectl, "ask_openai.py", finished.status["endpoint"], RUN, questions)
+
+
+def test_kubectl_wait_returns_at_ready(kubectl: Kubectl, finished: Finished) -> None:
+    kubectl("wait", "--for=condition=Ready", f"fft/{RUN}", "--timeout=1s")
+
+
+def test_the_columns_are_what_a_user_wants_to_see(kubectl: Kubectl, finished: Finished) -> None:
+    header, row = kubectl("get", "fft", RUN).splitlines()
+    assert header.split() == ["NAME", "STAGE", "PROGRESS", "LOSS", "ETA", "ATTEMPT", "ENDPOINT", "AGE"]
+    assert row.split()[:3] == [RUN, "Serving", "100%"]
+    assert finished.status["endpoint"] in row
+
+
+def test_a_killed_operator_makes_nothing_twice(finished: Finished) -> None:
+    assert finished.seen.made_twice() == {}
+    assert {f"Job/{RUN}-prepare", f"Job/{RUN}-train-1", f"Job/{RUN}-merge", f"Deployment/{RUN}-serve"} <= set(
+        finished.seen.uids
+    )
+
+
+def test_the_gang_trained_on_two_nodes(finished: Finished) -> None:
+    nodes = {pod["spec"]["nodeName"] for pod in finished.pods("train")}
+    assert len(finished.pods("train")) == 2
+    assert len(nodes) == 2, f"both train pods ran on {nodes}"
+
+
+def test_stage_pods_hold_no_api_token(finished: Finished) -> None:
+    for stage in sorted(TOKEN_FREE):
+        assert finished.pods(stage), f"no {stage} pod was seen"
+        for pod in finished.pods(stage):
+            assert pod["spec"]["automountServiceAccountToken"] is False
+            projected = [volume["name"] for volume in pod["spec"]["volumes"] if "projected" in volume]
+            assert projected == [], f"{stage} pod mounts {projected}"
+
+
+def test_the_base_was_never_whole_on_a_rank(inspected: dict[str, Any]) -> None:
+    loads = inspected["loads"]
+    assert [load["rank"] for load in loads] == [0, 1]
+    for load in loads:
+        assert load["maxLocalElements"] == 0, "a base matrix was not partitioned right after load"
+        grown = load["peakAnonymousBytes"] - load["anonymousBytesBefore"]
+        assert grown < load["baseBytes"], f"rank {load['rank']} grew by {grown} B for a base of {load['baseBytes']} B"
+
+
+def test_the_records_are_known_by_heart(inspected: dict[str, Any]) -> None:
+    assert inspected["losses"][-1] < 0.1
+    assert inspected["steps"] == list(range(1, inspected["steps"][-1] + 1))
+
+
+def test_the_adapter_is_sound(inspected: dict[str, Any]) -> None:
+    tensors = inspected["tensors"]
+    assert len(tensors) == 2 * 4 * 4, "A and B of four linears in four layers"
+    unsound = [t for t in tensors if t["dimensions"] != 2 or not t["elements"] or not t["finite"] or t["zero"]]
+    assert unsound == []
+
+
+def test_the_merged_model_equals_base_and_adapter(inspected: dict[str, Any]) -> None:
+    assert inspected["logit_difference"] <= 1e-5
+
+
+def test_the_trained_answers_come_back_through_the_service(answered: dict[str, Any]) -> None:
+    trained = [record["response"].strip() for record in demo_records()]
+    assert [answer.strip() for answer in answered["plain"]] == trained
+    assert answered["streamed"].strip() == trained[0]
+    assert answered["chunks"] > 1
+    assert answered["completion"].strip() == trained[0]
+
+
+def test_the_api_refuses_what_it_cannot_do(answered: dict[str, Any]) -> None:
+    assert answered["models"] == [RUN]
+    assert answered["wrong_model"] == "NotFoundError"
+    assert answered["negative_max_tokens"] == "BadRequestError"
+
+
+def test_nothing_is_written_once_ready(kubectl: Kubectl, finished: Finished) -> None:
+    """Over at least a minute, and after the same file was applied again."""
+    remaining = 60 - (time.monotonic() - finished.ready_at)
+    if remaining > 0:
+        time.sleep(remaining)  # the minute itself is what is tested
+    assert versions(kubectl) == finished.versions
+    kubectl.apply(run_named(RUN))
+    time.sleep(3)  # time to do something wrong
+    assert versions(kubectl) == finished.versions
+
+
+def test_deleting_the_run_takes_its_children_and_no_claim(kubectl: Kubectl, finished: Finished) -> None:
+    kubectl("delete", KIND, RUN)
+
+    def children() -> list[str]:
+        kinds = [kind for kind in (*KINDS, "pods") if kind != "persistentvolumeclaims"]
+        return [item["metadata"]["name"] for kind in kinds for item in kubectl.list(kind, f"{LABEL}={RUN}")]
+
+    kubectl.wait_for("all children to go", lambda: not children(), timeout=90)
+    assert kubectl.get("persistentvolumeclaim", CLAIM), "the user's claim went with the run"
+    assert kubectl.get("persistentvolumeclaim", f"{RUN}-workspace"), "a workspace is retained unless told otherwise"
