@@ -1,16 +1,16 @@
 """A real Kubernetes control plane as a handful of processes: etcd, API server, controller-manager, scheduler.
 
-The local cluster runs it on its bridge address. Tests run one of their own, light and without root, whose nodes are played
-by kwok:
+The local cluster runs it on its bridge address. Tests run one of their own, light and without root, whose nodes are
+played by kwok:
 
     with ControlPlane(tmp_path / "control-plane", fake_nodes=2) as control_plane:
         load_config(control_plane.kubeconfig)        # admin credentials, a file
         control_plane.kubectl("get", "nodes")        # → what kubectl printed
         control_plane.restart_api_server()           # watches break, clients must reconnect
 
-It listens on loopback, on ports that were free, and is gone afterwards (also when the test process is killed). It is up in
-about ten seconds. Pods of the fake nodes become Running and Ready at once and run until a test ends them; how, is told in
-`kwok.py`.
+It listens on loopback, on ports that were free, and is gone afterwards (also when the test process is killed). It is up
+in about ten seconds. Pods of the fake nodes become Running and Ready at once and run until a test ends them; `kwok.py`
+tells how.
 """
 
 import json
@@ -24,9 +24,10 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.cluster import kwok
+from tests.cluster.kubectl import Kubectl
 from tests.cluster.pki import Authority, Certificate, service_account_keys
 from tests.cluster.processes import Process
-from tests.cluster.shell import ClusterError, run, succeeds, wait_until
+from tests.cluster.shell import ClusterError, Word, wait_until
 from tests.cluster.tools import path_of
 
 _PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -64,7 +65,9 @@ class ControlPlane:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     @property
@@ -111,9 +114,9 @@ class ControlPlane:
         self._ensure("kube-scheduler", self._scheduler())
         self._wait_for_controllers()
         if self.fake_nodes:
-            kwok.create_nodes(self.kubeconfig, self.fake_nodes, self.fake_gpus)
+            kwok.create_nodes(self.kubectl, self.fake_nodes, self.fake_gpus)
             self._ensure("kwok", kwok.command(self.kubeconfig))
-            kwok.wait_for_nodes(self.kubeconfig, self.fake_nodes)
+            kwok.wait_for_nodes(self.kubectl, self.fake_nodes)
 
     def stop(self) -> None:
         """End every program, the ones that write before the one that stores."""
@@ -121,49 +124,49 @@ class ControlPlane:
         for name in reversed(_PROGRAMS):
             self.process(name).stop()
 
-    def restart_api_server(self, *, graceful: bool = False) -> None:
-        """Kill the API server (or end it politely), start it again and wait until it is ready."""
-        process = self.process("kube-apiserver")
-        process.stop() if graceful else process.kill()
+    def restart_api_server(self) -> None:
+        """Kill the API server, start it again and wait until it is ready: watches break, clients must reconnect."""
+        self.process("kube-apiserver").kill()
         self._ensure("kube-apiserver", self._api_server())
         self._wait_ready()
 
-    def kubectl(self, *words: str, stdin: str | None = None, timeout: float = 60.0) -> str:
-        """Run kubectl as administrator and return its standard output; raises ClusterError with its complaint."""
-        command = [path_of("kubectl"), "--kubeconfig", self.kubeconfig, *words]
-        return run(command, stdin=stdin, timeout=timeout)
+    @property
+    def kubectl(self) -> Kubectl:
+        """kubectl as administrator: `kubectl("get", "nodes")` is what it printed."""
+        return Kubectl(self.kubeconfig)
 
     def component_kubeconfig(self, name: str, user: str, group: str = "") -> Path:
         """A kubeconfig for one program, with a certificate of its own."""
         client = self.authority.issue(name, user, group)
         return self.authority.kubeconfig(self.folder / f"{name}.kubeconfig", self.server, client, name)
 
-    def _ensure(self, name: str, command: Sequence[str | Path]) -> None:
+    def _ensure(self, name: str, command: Sequence[Word]) -> None:
         process = self.process(name)
         if not process.alive:
             process.start([*self.wrapper, *command], dies_with_parent=self.dies_with_parent)
 
     def _wait_ready(self) -> None:
-        ready = [path_of("kubectl"), "--kubeconfig", self.kubeconfig, "get", "--raw", "/readyz"]
-
         def answers() -> bool:
             for name in ("etcd", "kube-apiserver"):
                 if not self.process(name).alive:
                     raise ClusterError(f"{name} ended while starting:\n{self.process(name).last_words()}")
-            return succeeds(ready)
+            return self.kubectl.succeeds("get", "--raw", "/readyz")
 
         log = self.process("kube-apiserver").log
         wait_until(answers, timeout=_READY_SECONDS, what=f"the API server at {self.server}", hint=f"its log: {log}")
 
     def _wait_for_controllers(self) -> None:
         """The first thing the controllers make is the service account that every pod of a namespace needs."""
-        account = [path_of("kubectl"), "--kubeconfig", self.kubeconfig, "-n", "default", "get", "serviceaccount", "default"]
         log = self.process("kube-controller-manager").log
-        wait_until(lambda: succeeds(account), timeout=_READY_SECONDS, what="the controllers", hint=f"their log: {log}")
 
-    def _etcd(self) -> list[str | Path]:
+        def account_exists() -> bool:
+            return self.kubectl.succeeds("-n", "default", "get", "serviceaccount", "default")
+
+        wait_until(account_exists, timeout=_READY_SECONDS, what="the controllers", hint=f"their log: {log}")
+
+    def _etcd(self) -> list[Word]:
         client, peer = (f"http://127.0.0.1:{self.ports[name]}" for name in ("etcd", "peer"))
-        flags = {
+        flags: dict[str, Word] = {
             "data-dir": self.folder / "etcd",
             "listen-client-urls": client,
             "advertise-client-urls": client,
@@ -175,7 +178,7 @@ class ControlPlane:
         }
         return [path_of("etcd"), *_as_words(flags)]
 
-    def _api_server(self) -> list[str | Path]:
+    def _api_server(self) -> list[Word]:
         first_service = self.service_range.rpartition(".")[0] + ".1"
         local = "kubernetes.default.svc.cluster.local"
         served = self.authority.issue(
@@ -186,7 +189,7 @@ class ControlPlane:
         )
         to_kubelet = self.authority.issue("apiserver-kubelet-client", "kube-apiserver-kubelet-client", "system:masters")
         tokens = self._token_keys
-        flags: dict[str, str | Path] = {
+        flags: dict[str, Word] = {
             "etcd-servers": f"http://127.0.0.1:{self.ports['etcd']}",
             "bind-address": self.address,
             "advertise-address": self.address,
@@ -211,9 +214,9 @@ class ControlPlane:
             flags["endpoint-reconciler-type"] = "none"  # an endpoint on loopback is refused, again and again
         return [path_of("kube-apiserver"), *_as_words({**flags, **self.extra_api_server_flags})]
 
-    def _controller_manager(self) -> list[str | Path]:
+    def _controller_manager(self) -> list[Word]:
         kubeconfig = self.component_kubeconfig("controller-manager", "system:kube-controller-manager")
-        flags: dict[str, str | Path] = {
+        flags: dict[str, Word] = {
             **self._client_flags(kubeconfig, "controller-manager"),
             "client-ca-file": self.authority.certificate,
             "root-ca-file": self.authority.certificate,
@@ -226,11 +229,11 @@ class ControlPlane:
             flags |= {"allocate-node-cidrs": "true", "cluster-cidr": self.pod_range}
         return [path_of("kube-controller-manager"), *_as_words(flags)]
 
-    def _scheduler(self) -> list[str | Path]:
+    def _scheduler(self) -> list[Word]:
         kubeconfig = self.component_kubeconfig("scheduler", "system:kube-scheduler")
         return [path_of("kube-scheduler"), *_as_words(self._client_flags(kubeconfig, "scheduler"))]
 
-    def _client_flags(self, kubeconfig: Path, port: str) -> dict[str, str | Path]:
+    def _client_flags(self, kubeconfig: Path, port: str) -> dict[str, Word]:
         return {
             "kubeconfig": kubeconfig,
             "authentication-kubeconfig": kubeconfig,
@@ -246,15 +249,15 @@ class ControlPlane:
         return service_account_keys(self.authority.folder)
 
 
-def _as_words(flags: Mapping[str, str | Path]) -> list[str]:
+def _as_words(flags: Mapping[str, Word]) -> list[str]:
     return [f"--{name}={value}" for name, value in flags.items()]
 
 
 def _free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now; held open together, so that they differ.
 
-    They lie below the kernel's ephemeral range: while the API server restarts, a client that reconnects could otherwise be
-    given that very port as its own, and the server would find it taken.
+    They lie below the kernel's ephemeral range: while the API server restarts, a client that reconnects could otherwise
+    be given that very port as its own, and the server would find it taken.
     """
     first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     candidates = random.sample(range(min(20_000, first_ephemeral // 2), first_ephemeral), k=200)

@@ -1,30 +1,28 @@
 """Nodes played by kwok, for tests that need real Jobs, Deployments and garbage collection but no containers.
 
-A pod that is bound to a fake node becomes Running and Ready within a second, keeps running, and vanishes when it is deleted.
+A pod that is bound to a fake node becomes Running and Ready within a second, keeps running, and vanishes when deleted.
 A test plays its container's fate with annotations of the pod (`kubectl annotate`, a patch, or a pod template):
 
-| annotation                            | what happens                                                                    |
-| ------------------------------------- | ------------------------------------------------------------------------------- |
-| `kwok.falcon-finetune.dev/exit-code`  | every container ends with this code; the phase becomes Succeeded (0) or Failed    |
-| `kwok.falcon-finetune.dev/message`    | beside it: the termination message                                               |
-| `kwok.falcon-finetune.dev/hold: start`| the pod stays Pending until the annotation is removed                            |
-| `kwok.falcon-finetune.dev/hold: stop` | a deleted pod stays Terminating until the annotation is removed, as on a dead node |
+    kwok.falcon-finetune.dev/exit-code: "65"    every container ends so; the phase becomes Failed (0: Succeeded)
+    kwok.falcon-finetune.dev/message: "…"       beside it: the termination message
+    kwok.falcon-finetune.dev/hold: start        the pod stays Pending until the annotation is removed
+    kwok.falcon-finetune.dev/hold: stop         once deleted it stays Terminating until then, as on a dead node
 
 Anything finer (waiting reasons, conditions such as DisruptionTarget) a test patches into the pod's status itself; kwok
 leaves it alone.
 """
 
-import json
 from pathlib import Path
 
+from tests.cluster.kubectl import Kubectl
 from tests.cluster.paths import TEMPLATES
-from tests.cluster.shell import run, wait_until
+from tests.cluster.shell import Word, wait_until
 from tests.cluster.tools import path_of
 
 _LABEL = "type=kwok"
 
 
-def command(kubeconfig: Path) -> list[str | Path]:
+def command(kubeconfig: Path) -> list[Word]:
     """The kwok process that plays every node of the cluster and renews its Lease."""
     return [
         path_of("kwok"),
@@ -37,7 +35,7 @@ def command(kubeconfig: Path) -> list[str | Path]:
     ]
 
 
-def create_nodes(kubeconfig: Path, count: int, gpus: int) -> None:
+def create_nodes(kubectl: Kubectl, count: int, gpus: int) -> None:
     """Create `node-0` … with room for everything and `gpus` GPUs each; existing ones stay."""
     room = {"cpu": "1000", "memory": "1Ti", "pods": "10000", "ephemeral-storage": "1Ti", "nvidia.com/gpu": str(gpus)}
     nodes = [
@@ -52,12 +50,14 @@ def create_nodes(kubeconfig: Path, count: int, gpus: int) -> None:
         }
         for index in range(count)
     ]
-    documents = json.dumps({"apiVersion": "v1", "kind": "List", "items": nodes})
-    run([path_of("kubectl"), f"--kubeconfig={kubeconfig}", "apply", "-f", "-"], stdin=documents)
+    kubectl.apply(*nodes)
 
 
-def wait_for_nodes(kubeconfig: Path, count: int) -> None:
+def wait_for_nodes(kubectl: Kubectl, count: int) -> None:
     """Wait until `count` fake nodes are Ready, so that the first pod of a test is scheduled at once."""
     path = '{.items[*].status.conditions[?(@.type=="Ready")].status}'
-    listing = [path_of("kubectl"), f"--kubeconfig={kubeconfig}", "get", "nodes", f"-l{_LABEL}", f"-ojsonpath={path}"]
-    wait_until(lambda: run(listing).split().count("True") >= count, timeout=60, what=f"{count} fake nodes to be Ready")
+
+    def ready() -> bool:
+        return kubectl("get", "nodes", f"-l{_LABEL}", f"-ojsonpath={path}").split().count("True") >= count
+
+    wait_until(ready, timeout=60, what=f"{count} fake nodes to be Ready")

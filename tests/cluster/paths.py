@@ -1,4 +1,4 @@
-"""Where things lie: the cache outside the checkout, the one machine-wide local cluster, and the run folder of this checkout."""
+"""Where things lie: the cache outside the checkout, and the run folder of this checkout."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Certificates and kubeconfigs of a control plane, made with the openssl program.
 
-kubeadm could write them too, but refuses a control plane on a loopback address, which is what the integration tests want.
+kubeadm could write them too, but refuses a control plane on a loopback address, which the integration tests want.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.shell import run
+from tests.cluster.shell import Word, run
 
 _DAYS = "3650"
 _EC = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
@@ -42,13 +42,18 @@ class Authority:
         if not authority.certificate.exists():
             folder.mkdir(parents=True, exist_ok=True)
             extensions = ["basicConstraints=critical,CA:TRUE", "keyUsage=critical,digitalSignature,keyCertSign,cRLSign"]
-            command = ["openssl", "req", "-x509", *_EC, "-days", _DAYS, "-subj", "/CN=kubernetes-ca"]
+            command: list[Word] = ["openssl", "req", "-x509", *_EC, "-days", _DAYS, "-subj", "/CN=kubernetes-ca"]
             command += [word for extension in extensions for word in ("-addext", extension)]
             run([*command, "-keyout", authority.key, "-out", authority.certificate])
         return authority
 
     def issue(
-        self, name: str, common_name: str, organization: str = "", names: Sequence[str] = (), addresses: Sequence[str] = ()
+        self,
+        name: str,
+        common_name: str,
+        organization: str = "",
+        names: Sequence[str] = (),
+        addresses: Sequence[str] = (),
     ) -> Certificate:
         """A certificate for servers and clients alike; `organization` becomes the Kubernetes group of a client."""
         issued = Certificate(self.folder / f"{name}.crt", self.folder / f"{name}.key")
@@ -68,7 +73,7 @@ class Authority:
             lines.append(f"subjectAltName={','.join(alternatives)}")
         extensions.write_text("\n".join(lines) + "\n")
         run(["openssl", "req", "-new", *_EC, "-subj", subject, "-keyout", issued.key, "-out", request])
-        signing = ["openssl", "x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self.key]
+        signing: list[Word] = ["openssl", "x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self.key]
         signing += ["-CAcreateserial", "-CAserial", self.folder / f"{name}.serial", "-days", _DAYS]
         run([*signing, "-extfile", extensions, "-out", issued.certificate])
         return issued

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.shell import ClusterError
+from tests.cluster.shell import ClusterError, Word
 
 
 def start_time(pid: int) -> str | None:
@@ -19,11 +19,13 @@ def start_time(pid: int) -> str | None:
     """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
+        threads = len(list(Path(f"/proc/{pid}/task").iterdir()))
     except OSError:
         return None
     fields = stat.rpartition(")")[2].split()  # the name before it may hold blanks and brackets
     state, started = fields[0], fields[19]
-    return None if state in {"Z", "X"} else started
+    # A zombie is dead, unless other threads of it are still on their way out: those keep its files and ports open.
+    return None if state in {"Z", "X"} and threads == 1 else started
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Process:
         return self.folder / f"{self.name}.pid"
 
     def start(
-        self, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, dies_with_parent: bool = False
+        self, command: Sequence[Word], *, env: Mapping[str, str] | None = None, dies_with_parent: bool = False
     ) -> None:
         """Start it in a session of its own. With `dies_with_parent` the kernel ends it when this process ends."""
         self.folder.mkdir(parents=True, exist_ok=True)

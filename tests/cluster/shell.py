@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+Word = str | Path
+
 
 class ClusterError(Exception):
     """Something that the person at the keyboard must know; its text says what happened and what to do."""
 
 
 def run(
-    command: Sequence[str | Path],
+    command: Sequence[Word],
     *,
     stdin: str | None = None,
     env: Mapping[str, str] | None = None,
@@ -24,9 +26,11 @@ def run(
     """Run to the end and return standard output; raise ClusterError with the program's own words when it fails."""
     words = [str(word) for word in command]
     try:
-        done = subprocess.run(words, input=stdin, env=env, cwd=cwd, timeout=timeout, text=True, capture_output=True)
+        done = subprocess.run(
+            words, check=False, input=stdin, env=env, cwd=cwd, timeout=timeout, text=True, capture_output=True
+        )
     except FileNotFoundError:
-        raise ClusterError(f"{words[0]} is not installed; `make cluster-deps` installs what the cluster needs") from None
+        raise ClusterError(f"{words[0]} is not installed; `make cluster-deps` installs what is needed") from None
     except subprocess.TimeoutExpired:
         raise ClusterError(f"gave up after {timeout:.0f} s: {shlex.join(words)}") from None
     if done.returncode != 0:
@@ -35,7 +39,7 @@ def run(
     return done.stdout
 
 
-def succeeds(command: Sequence[str | Path], timeout: float = 30.0) -> bool:
+def succeeds(command: Sequence[Word], timeout: float = 30.0) -> bool:
     """Whether the program ends with 0; its output is nobody's business."""
     try:
         run(command, timeout=timeout)

@@ -1,6 +1,6 @@
 """The programs of the cluster, built from Go modules once and kept in the cache.
 
-Each folder under `tools/` is a Go module whose go.mod and go.sum pin one program (or one family) with all it is made of.
+Each folder under `tools/` is a Go module whose go.mod and go.sum pin one program (or one family) with all its parts.
 A build is written beside its final name and renamed into place, so that a half-built tool never counts as built.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.paths import PACKAGE, cache
-from tests.cluster.shell import ClusterError, run, say, step
+from tests.cluster.shell import ClusterError, Word, run, say, step
 
 KUBERNETES_VERSION = "v1.37.2"
 
@@ -68,7 +68,7 @@ _BY_PROGRAM = {program: tool for tool in TOOLS for program in tool.programs}
 
 
 def path_of(program: str) -> Path:
-    """Path of a program of ours; builds it first when the cache has none. Raises ClusterError when it cannot be built."""
+    """Path of a program of ours, built first when the cache has none; ClusterError when it cannot be built."""
     tool = _BY_PROGRAM[program]
     target = tool.built(program)
     if not target.exists():
@@ -103,12 +103,9 @@ def _build(tool: Tool, program: str) -> None:
         try:
             with step(f"building {program} {tool.version} (once; kept in {target.parent})"):
                 flags = " ".join(["-s", "-w", *(f"-X {variable}" for variable in tool.variables)])
-                run(
-                    [go, "build", "-mod=readonly", "-trimpath", "-ldflags", flags, "-o", scratch / program]
-                    + [tool.programs[program]],
-                    cwd=tool.source,
-                    env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"},
-                )
+                build: list[Word] = [go, "build", "-mod=readonly", "-trimpath", "-ldflags", flags]
+                build += ["-o", scratch / program, tool.programs[program]]
+                run(build, cwd=tool.source, env={**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"})
             (scratch / program).rename(target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
