@@ -32,7 +32,7 @@ OWN_CLAIM = (
 )
 NEEDS_MERGE = "the server needs the merged model: set merge.enabled to true, or serve.enabled to false"
 
-AccessMode = Literal["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
+AccessMode = Literal["ReadWriteMany", "ReadWriteOnce"]
 
 
 def rules(*entries: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""The immutable ConfigMap that tells a stage what to do; its name ends in the hash of its content."""
+
+from falcon_operator.api.names import StageName
+from falcon_operator.api.resource import FalconFineTune
+from falcon_operator.stages.manifest import Manifest, child, content_hash
+from falcon_trainer.config import Artifact, Gang, Merge, RunConfig, Serve
+
+FILE = "run.json"
+
+
+def run_config(
+    run: FalconFineTune,
+    stage: StageName,
+    *,
+    adapter: Artifact | None = None,
+    merged: Artifact | None = None,
+) -> RunConfig:
+    """What `stage` is told, and no more: a field that it does not read would give it a new ConfigMap, and roll out a
+    running server, whenever somebody changes that field.
+    """
+    spec = run.spec
+    return RunConfig(
+        run=run.name,
+        namespace=run.namespace,
+        model=spec.model,
+        dataset=spec.dataset,
+        lora=spec.lora,
+        training=spec.training,
+        gang=spec.gang if stage in ("prepare", "train") else Gang(),
+        merge=spec.merge if stage == "merge" else Merge(),
+        serve=Serve(engine=spec.serve.engine, gpus=spec.serve.gpus, args=spec.serve.args, alias=spec.serve.alias)
+        if stage == "serve"
+        else Serve(),
+        adapter=adapter,
+        merged=merged,
+    )
+
+
+def config_map(run: FalconFineTune, stage: StageName, config: RunConfig) -> Manifest:
+    """The ConfigMap `NAME-STAGE-HASH`."""
+    text = config.model_dump_json(by_alias=True, exclude_none=True, indent=2)
+    name = f"{run.name}-{stage}-{content_hash(text, 10)}"
+    return child(run, ("v1", "ConfigMap"), name, {"immutable": True, "data": {FILE: text}}, stage=stage)

@@ -1,0 +1,26 @@
+"""Jobs of one pod: prepare and merge."""
+
+from falcon_operator.api.names import StageName
+from falcon_operator.api.resource import FalconFineTune
+from falcon_operator.stages.manifest import Manifest, child
+from falcon_operator.stages.naming import stage_name
+from falcon_trainer.outcome import RETRYABLE, ExitCode
+
+RETRIES = 3
+FINAL_CODES = sorted(int(code) for code in ExitCode if code is not ExitCode.OK and code not in RETRYABLE)
+"""Exit codes that would be the same if the stage ran again unchanged."""
+
+
+def single_pod_job(run: FalconFineTune, stage: StageName, template: Manifest) -> Manifest:
+    """The Job `NAME-STAGE`: disruptions cost nothing, faults are tried again, and a final exit code ends it at once."""
+    rules = [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": FINAL_CODES}},
+    ]
+    spec = {
+        "backoffLimit": RETRIES,
+        "podReplacementPolicy": "Failed",  # never two pods that write into one workspace
+        "podFailurePolicy": {"rules": rules},
+        "template": template,
+    }
+    return child(run, ("batch/v1", "Job"), stage_name(run, stage), {"spec": spec}, stage=stage)

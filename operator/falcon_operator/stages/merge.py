@@ -1,0 +1,27 @@
+"""The merge stage: verifies the adapter and merges it into the base, streaming. Needs no GPU."""
+
+from falcon_operator.api.resource import FalconFineTune
+from falcon_operator.stages.config import config_map, run_config
+from falcon_operator.stages.jobs import single_pod_job
+from falcon_operator.stages.manifest import Manifest
+from falcon_operator.stages.pod import PodPlan, pod_template
+from falcon_operator.stages.settings import StageSettings
+from falcon_trainer.config import Artifact
+
+GRACE_SECONDS = 30
+
+
+def merge_config(run: FalconFineTune, adapter: Artifact) -> Manifest:
+    """The ConfigMap of the stage; `adapter` is the accepted one."""
+    return config_map(run, "merge", run_config(run, "merge", adapter=adapter))
+
+
+def merge_job(run: FalconFineTune, settings: StageSettings, adapter: Artifact) -> Manifest:
+    """The Job `NAME-merge`."""
+    plan = PodPlan(
+        stage="merge",
+        config_map=merge_config(run, adapter)["metadata"]["name"],
+        grace_seconds=GRACE_SECONDS,
+        source_uris=(run.spec.model.source,),
+    )
+    return single_pod_job(run, "merge", pod_template(run, settings, plan))
