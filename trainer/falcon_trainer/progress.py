@@ -18,3 +18,17 @@ class Progress(Wire):
     seconds_left: float | None = None
     last_checkpoint_step: int | None = None
     message: str | None = Field(default=None, max_length=256)
+
+
+class RankProgress(Progress):
+    """One rank's position as its launcher sees it."""
+
+    since_beat_seconds: float = Field(ge=0, description="Age of the beat: grows while the rank says nothing.")
+
+
+class PodProgress(Wire):
+    """Body of a pod's /progress: its lowest rank's position (before the first beat the launcher's own words), and all
+    ranks of the pod, at most 64 (gang.processesPerNode)."""
+
+    summary: Progress
+    ranks: list[RankProgress] = Field(max_length=64)

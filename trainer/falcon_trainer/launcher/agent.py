@@ -1,0 +1,29 @@
+"""torchrun, with one thing added: which rank ended with which exit code reaches the launcher as a file.
+
+torchrun prints this for people only, and the exit code of torchrun itself is always 1. Started by the launcher as
+`python -m falcon_trainer.launcher.agent TORCHRUN-ARGUMENTS`.
+"""
+
+import json
+import sys
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import main as torchrun
+
+from falcon_trainer.launcher.deaths import write_deaths
+
+
+def main() -> int:
+    """Runs torchrun; 1 where a rank failed. Raises what else torchrun raises (a signal, a failed rendezvous)."""
+    try:
+        torchrun()
+    except ChildFailedError as error:
+        deaths = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        write_deaths(deaths)
+        print(f"ranks ended with these exit codes (negative: a signal): {json.dumps(deaths)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""What the pod tells its launcher through the environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from falcon_trainer.outcome import ExitCode, StageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The launcher's place in the gang, and its patience."""
+
+    node_rank: int = 0
+    attempt: int = 0
+    rendezvous_host: str | None = None
+    rendezvous_seconds: float = 600.0
+    """How long a pod waits for rank 0's pod: scheduling, image pull and DNS of the slowest pod are in it."""
+    grace_seconds: float = 25.0
+    """From SIGTERM to SIGKILL of the stage: below Kubernetes' default terminationGracePeriodSeconds of 30."""
+
+
+def read_settings(env: Mapping[str, str]) -> Settings:
+    """Raises StageError where a variable is no number."""
+    return Settings(
+        node_rank=int(_number(env, "JOB_COMPLETION_INDEX", 0)),
+        attempt=int(_number(env, "FALCON_ATTEMPT", 0)),
+        rendezvous_host=env.get("FALCON_RENDEZVOUS_HOST") or None,
+        rendezvous_seconds=_number(env, "FALCON_RENDEZVOUS_SECONDS", Settings.rendezvous_seconds),
+        grace_seconds=_number(env, "FALCON_GRACE_SECONDS", Settings.grace_seconds),
+    )
+
+
+def _number(env: Mapping[str, str], name: str, default: float) -> float:
+    text = env.get(name) or str(default)
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e9:
+        raise StageError(
+            ExitCode.CONFIGURATION,
+            "InvalidConfiguration",
+            f"{name}={text!r} in the pod's environment is no number >= 0",
+        )
+    return number
