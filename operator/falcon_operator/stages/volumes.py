@@ -53,7 +53,7 @@ def add_workspace(found: Mounts, run: FalconFineTune, *, read_only: bool) -> Non
 
 def add_sources(found: Mounts, run: FalconFineTune, claims: Iterable[str]) -> None:
     """Each claim of a source, read-only. The workspace's own claim is mounted a second time from the same volume:
-    kubelets have been seen to wait for ever for the second of two volumes of one claim (kubernetes #28502).
+    kubelets have been seen to wait for ever for the second of two volumes of one claim (kubernetes #82526).
     """
     for index, claim in enumerate(claims):
         path = str(SOURCES / claim)
