@@ -1,0 +1,76 @@
+"""Who owns a run's folder on the workspace: an equal run goes on where it stopped, another one is refused.
+
+The identity is everything that decides which adapter comes out: model, data, LoRA settings and the optimisation.
+How fast it is reached (micro-batch, offload, checkpoints, number of nodes) may change between attempts.
+"""
+
+import hashlib
+import json
+
+from pydantic import JsonValue
+
+from falcon_trainer.artifacts import write_file
+from falcon_trainer.config import RunConfig
+from falcon_trainer.layout import RunLayout
+from falcon_trainer.outcome import ExitCode, StageError
+
+OPTIMISATION = ("epochs", "maxSteps", "globalBatchSize", "learningRate", "scheduler", "warmupSteps", "seed")
+
+
+def identity_of(config: RunConfig) -> dict[str, JsonValue]:
+    """The settings that decide the adapter, by head, as they stand in the spec."""
+    wire = config.to_wire()
+    training = {name: wire["training"][name] for name in OPTIMISATION if name in wire["training"]}
+    model = {name: value for name, value in wire["model"].items() if name != "tokenSecretRef"}
+    return {"model": model, "dataset": wire["dataset"], "lora": wire["lora"], "training": training}
+
+
+def digest_of(identity: JsonValue) -> str:
+    """Hex SHA-256 of an identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def claim(config: RunConfig, layout: RunLayout) -> str:
+    """Makes the run's folder ours, or finds it ours, and returns the identity's digest.
+
+    Raises StageError(CONFIGURATION) where the folder belongs to a run with other settings.
+    """
+    ours = identity_of(config)
+    owner = _read(layout)
+    if owner is None:
+        write_file(layout.identity, json.dumps({"run": config.run, "identity": ours}, indent=1, sort_keys=True))
+    elif owner != ours:
+        raise StageError(
+            ExitCode.CONFIGURATION,
+            "WorkspaceInUse",
+            f"The workspace folder {layout.relative(layout.root)} belongs to an earlier run of this name with other "
+            f"settings ({_differences(owner, ours)}). Use another name, or delete that folder.",
+        )
+    return digest_of(ours)
+
+
+def _read(layout: RunLayout) -> JsonValue:
+    try:
+        identity: JsonValue = json.loads(layout.identity.read_text(encoding="utf-8"))["identity"]
+        return identity
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        raise StageError(
+            ExitCode.CONFIGURATION,
+            "WorkspaceInUse",
+            f"{layout.identity} cannot be read, so nobody knows whose folder this is. Delete the folder "
+            f"{layout.relative(layout.root)} if its contents are not needed.",
+        ) from None
+
+
+def _differences(owner: JsonValue, ours: JsonValue, path: str = "") -> str:
+    """The first settings that differ, such as `lora.rank was 16, now 64`."""
+    if not isinstance(owner, dict) or not isinstance(ours, dict):
+        return f"{path} was {json.dumps(owner)}, now {json.dumps(ours)}"
+    found = [
+        _differences(owner.get(key), ours.get(key), f"{path}.{key}" if path else key)
+        for key in sorted(owner.keys() | ours.keys())
+        if owner.get(key) != ours.get(key)
+    ]
+    return "; ".join(found[:3])
