@@ -89,7 +89,7 @@ def resource_schema() -> Schema:
         "properties": {
             "apiVersion": {"type": "string", "description": f"{API_VERSION}"},
             "kind": {"type": "string", "description": KIND},
-            "metadata": {"type": "object"},
+            "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 253}}},
             "spec": structural_schema(FalconFineTuneSpec.model_json_schema(by_alias=True)),
             "status": structural_schema(FalconFineTuneStatus.model_json_schema(by_alias=True)),
         },
@@ -105,8 +105,9 @@ def resource_schema() -> Schema:
 def _name_rule() -> dict[str, Any]:
     return cel(
         f"self.metadata.name.size() <= {MAX_NAME} && self.metadata.name.matches('{NAME_RULE}')",
-        f"metadata.name: choose a name of at most {MAX_NAME} characters that begins with a letter and holds only "
-        "lower-case letters, digits and '-' (pods of the run are named after it, and their names end at 63)",
+        f"choose a name of at most {MAX_NAME} characters that begins with a letter and holds only lower-case letters, "
+        "digits and '-' (pods of the run are named after it, and their names end at 63)",
+        ".metadata.name",
     )
 
 

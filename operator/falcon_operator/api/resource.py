@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
@@ -14,11 +14,21 @@ from falcon_operator.api.status import FalconFineTuneStatus, Moment
 from falcon_trainer.wire import Wire
 
 
-class InvalidResourceError(ValueError):
-    """A resource that the models refuse; `problems` holds (field path, sentence)."""
+class Problem(NamedTuple):
+    """What is wrong with a resource: the field's path (`spec.training.globalBatchSize`), and a sentence."""
 
-    def __init__(self, problems: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{path}: {sentence}" for path, sentence in problems))
+    path: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.sentence}"
+
+
+class InvalidResourceError(ValueError):
+    """A resource that the models refuse."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
         self.problems = problems
 
 
@@ -52,7 +62,9 @@ class FalconFineTune(Wire):
         try:
             return cls.model_validate(parts)
         except ValidationError as error:
-            raise InvalidResourceError([(_path(item["loc"]), _sentence(item)) for item in error.errors()]) from None
+            raise InvalidResourceError(
+                [Problem(_path(item["loc"]), _sentence(item)) for item in error.errors()]
+            ) from None
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ reads, and the rules that span several fields.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from falcon_operator.api.kubernetes_types import (
     ENV_RULE,
@@ -148,6 +148,8 @@ SPEC_RULES = rules(
 
 class FalconFineTuneSpec(Wire):
     """What to train, on what, how, and where it is served."""
+
+    model_config = ConfigDict(json_schema_extra=SPEC_RULES)
 
     suspend: bool = Field(
         default=False,

@@ -26,6 +26,8 @@ CONTAINER = "stage"
 GPU = "nvidia.com/gpu"
 GPU_TOLERATION: Manifest = {"key": GPU, "operator": "Exists", "effect": "NoSchedule"}
 """GPU nodes carry this taint to keep pods without a GPU off; a pod that asks for one belongs there."""
+LAUNCHER_SECONDS = 5
+"""Of the grace period, what the launcher keeps to write the outcome after the stage has ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,8 @@ def _env(plan: PodPlan, template: PreparePodTemplate) -> list[Manifest]:
     found |= {variable.name: variable.to_wire() for variable in template.env or []}
     for name, path in (("POD_NAME", "metadata.name"), ("POD_UID", "metadata.uid")):
         found[name] = {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-    found |= {name: {"name": name, "value": value} for name, value in plan.env.items()}
+    told = {"FALCON_GRACE_SECONDS": str(plan.grace_seconds - LAUNCHER_SECONDS)} | dict(plan.env)
+    found |= {name: {"name": name, "value": value} for name, value in told.items()}
     return list(found.values())
 
 
