@@ -152,8 +152,15 @@ def chart_text() -> str:
     return HEADER + begin + _yaml(crd(KEEP)) + end
 
 
+class _Plain(yaml.SafeDumper):
+    """Writes a part that stands in several places out in each of them, without anchors."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
 def _yaml(document: dict[str, Any]) -> str:
-    return yaml.safe_dump(document, sort_keys=False, width=120, allow_unicode=True)
+    return yaml.dump(document, Dumper=_Plain, sort_keys=False, width=120, allow_unicode=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
