@@ -142,6 +142,7 @@ class AttemptStatus(Reported):
     last_step: Count | None = None
     reason: Word | None = None
     message: Annotated[str, Field(max_length=1024)] | None = None
+    retryable: bool | None = Field(default=None, description="Whether another attempt may succeed without a person.")
 
 
 class FalconFineTuneStatus(Reported):
