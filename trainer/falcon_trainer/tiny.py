@@ -80,21 +80,12 @@ def texts_of(files: Iterable[Path]) -> Iterator[str]:
             yield from (value for value in json.loads(line).values() if isinstance(value, str))
 
 
-def shortest(file: Path, count: int = 8) -> list[dict[str, Any]]:
-    """The `count` Dolly records without context whose instruction and answer are shortest together, in file order."""
-    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    plain = [index for index, record in enumerate(records) if not record.get("context")]
-    plain.sort(key=lambda index: (len(records[index]["instruction"]) + len(records[index]["response"]), index))
-    return [records[index] for index in sorted(plain[:count])]
-
-
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m falcon_trainer.tiny", description=__doc__)
     parser.add_argument("out", type=Path, help="folder of the model")
     parser.add_argument("--tokenizer", type=Path, help="folder of a tokenizer, such as the published Falcon's")
     parser.add_argument("--records", type=Path, nargs="*", default=[], help="JSON Lines to train a tokenizer from")
-    parser.add_argument("--select", type=Path, help="also write the shortest records of the first --records file here")
     arguments = parser.parse_args()
     if not arguments.tokenizer and not arguments.records:
         parser.error("give --tokenizer, or --records to train a tokenizer from")
@@ -103,10 +94,6 @@ def main() -> None:
     )
     model = make_base(arguments.out, tokenizer)
     print(f"{arguments.out}: Falcon with {model.num_parameters():,} parameters, vocabulary {model.config.vocab_size:,}")
-    if arguments.select:
-        lines = [json.dumps(record, ensure_ascii=False) for record in shortest(arguments.records[0])]
-        arguments.select.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        print(f"{arguments.select}: {len(lines)} records")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,78 @@
+"""The finished adapter: written in PEFT's format, checked, published under its digest, found again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from falcon_trainer.artifacts import Manifest, draft_beside, problem, publish, read_manifest, writing_to
+from falcon_trainer.config import Lora
+from falcon_trainer.data.prepare import TEMPLATE
+from falcon_trainer.data.tokenization import load_tokenizer, travelling
+from falcon_trainer.layout import RunLayout
+from falcon_trainer.model.lora import ADAPTER_FILE, check_adapter, lora_config, saved_name
+from falcon_trainer.model.shapes import adapter_shapes, base_shapes, falcon_config
+from falcon_trainer.train.partitions import MASTER
+
+KIND = "adapter"
+
+CARD = """\
+---
+library_name: peft
+base_model: {base}
+---
+# {run}
+
+LoRA adapter for `{base}`, trained for {step} steps to a loss of {loss}. The tokenizer beside it carries the prompt
+format as its chat template.
+
+```python
+from peft import AutoPeftModelForCausalLM
+model = AutoPeftModelForCausalLM.from_pretrained("PATH_OF_THIS_FOLDER")
+```
+"""
+
+
+def finished(layout: RunLayout, identity: str) -> tuple[Path, Manifest] | None:
+    """An adapter of this identity that an earlier attempt finished; of two, always the same one."""
+    for folder in sorted(layout.adapter("x").parent.glob("*")):
+        manifest = read_manifest(folder)
+        if manifest and manifest.kind == KIND and manifest.facts.get("identity") == identity:
+            if wrong := problem(folder, manifest, contents=False):
+                print(f"Passing over a damaged adapter: {wrong}.", flush=True)
+                continue
+            return folder, manifest
+    return None
+
+
+def save_adapter(
+    layout: RunLayout, model: Path, base_name: str, lora: Lora, tensors: dict[str, Any], facts: dict[str, JsonValue]
+) -> tuple[Path, Manifest]:
+    """Writes, checks and publishes the adapter. `tensors` are what `partitions.gather` gave for the master weights.
+
+    Raises StageError where it must not count (DATA) or cannot be written (CANNOT_WRITE).
+    """
+    from safetensors.torch import save_file
+
+    draft = draft_beside(layout.adapter("adapter"))
+    with writing_to(draft):
+        named = {saved_name(name.removesuffix(f".{MASTER}")): tensor for name, tensor in tensors.items()}
+        save_file(named, str(draft / ADAPTER_FILE), metadata={"format": "pt"})
+        _write_config(draft, lora, base_name)
+        template = (layout.data / TEMPLATE).read_text(encoding="utf-8")
+        travelling(load_tokenizer(model), template).save_pretrained(str(draft))
+        (draft / "README.md").write_text(CARD.format(base=base_name, run=layout.run, **facts), encoding="utf-8")
+    expected = adapter_shapes(base_shapes(falcon_config(model)), lora)
+    check_adapter(draft / ADAPTER_FILE, expected, trained=bool(facts["step"]))
+    return publish(draft, layout.adapter, kind=KIND, facts=facts)
+
+
+def _write_config(draft: Path, lora: Lora, base_name: str) -> None:
+    config = lora_config(lora, base_name)
+    config.inference_mode = True
+    config.save_pretrained(str(draft))
+    path = draft / "adapter_config.json"
+    fields = json.loads(path.read_text())
+    fields["target_modules"] = sorted(fields["target_modules"])  # PEFT keeps a set, whose order changes by process
+    path.write_text(json.dumps(fields, indent=2, sort_keys=True))
