@@ -46,14 +46,20 @@ class Outcome(Wire):
 
     def encode(self) -> str:
         """JSON of at most LIMIT bytes; a long message is cut in its middle, the result is never cut."""
-        text = json.dumps(self.to_wire(), ensure_ascii=False)
-        excess = len(text.encode()) - LIMIT
-        if excess <= 0:
+        text = self._text(self.message)
+        if len(text.encode()) <= LIMIT:
             return text
-        keep = max(0, len(self.message.encode()) - 2 * excess - 8) // 2
         raw = self.message.encode()
-        short = raw[:keep].decode(errors="ignore") + " … " + raw[len(raw) - keep :].decode(errors="ignore")
-        return json.dumps(self.model_copy(update={"message": short}).to_wire(), ensure_ascii=False)
+        # Searched, not computed: a quote or a line end takes two bytes in JSON, a control character six.
+        fits, too_long = 0, len(raw) // 2 + 1
+        while too_long - fits > 1:
+            keep = (fits + too_long) // 2
+            within = len(self._text(_without_middle(raw, keep)).encode()) <= LIMIT
+            fits, too_long = (keep, too_long) if within else (fits, keep)
+        return self._text(_without_middle(raw, fits))
+
+    def _text(self, message: str) -> str:
+        return json.dumps(self.model_copy(update={"message": message}).to_wire(), ensure_ascii=False)
 
     @classmethod
     def decode(cls, text: str) -> Self | None:
@@ -62,6 +68,11 @@ class Outcome(Wire):
             return cls.model_validate_json(text)
         except ValueError:
             return None
+
+
+def _without_middle(raw: bytes, keep: int) -> str:
+    """The first and the last `keep` bytes of a text; a character that is cut in two is left out."""
+    return raw[:keep].decode(errors="ignore") + " … " + raw[len(raw) - keep :].decode(errors="ignore")
 
 
 class StageError(Exception):

@@ -17,7 +17,7 @@ class Cgroup:
 
     def __init__(self, root: Path = ROOT, membership: Path = MEMBERSHIP) -> None:
         self._root = root
-        self._paths = _paths(membership)
+        self._paths = memberships(membership)
 
     def oom_kills(self) -> int | None:
         """Processes of this cgroup that the kernel has killed for want of memory so far."""
@@ -64,7 +64,7 @@ class Cgroup:
         yield mounted
 
 
-def _paths(membership: Path) -> dict[str, str]:
+def memberships(membership: Path) -> dict[str, str]:
     """Controller → path, from lines such as `4:memory:/kubepods/…`; version 2 has the controller ""."""
     try:
         lines = membership.read_text().splitlines()

@@ -65,11 +65,10 @@ def launch(stage: str, place: Place | None = None) -> int:
 
 
 def _launch(stage: str, place: Place) -> tuple[ExitCode, Outcome]:
-    _clear(place.runtime)
-    state = State(stage, directory=place.runtime)
-    Server(state, place.progress_port).start()
     config, settings = read_config(place.config), read_settings(place.env)
-    state.run, state.rank = config.run, command.local_ranks(stage, config, settings).start
+    _clear(place.runtime)
+    state = State(stage, config.run, command.local_ranks(stage, config, settings).start, place.runtime)
+    Server(state, place.progress_port).start()
     if stage == "train" and config.gang.nodes > 1:
         began = time.monotonic()
         if not _meet(config, settings, state, place):
@@ -95,7 +94,8 @@ def _run(stage: str, config: RunConfig, settings: Settings, place: Place) -> tup
     kills_before = cgroup.oom_kills() or 0
     processes.adopt_orphans()
     tail = Tail()
-    inherited = command.without_empty(place.env)
+    told = {"FALCON_CONFIG": str(place.config), "FALCON_RUNTIME": str(place.runtime)}
+    inherited = command.without_empty(place.env) | told
     ended = processes.supervise(
         command.stage_command(stage, config, settings, module=place.module, port=place.rendezvous_port),
         command.stage_environment(stage, config, settings, inherited, cgroup.cpus()),

@@ -12,17 +12,16 @@ from falcon_trainer.progress import PodProgress, Progress, RankProgress
 class State:
     """Shared between the launcher's main thread, which writes, and the server's threads, which read."""
 
-    def __init__(self, stage: str, directory: Path = RUNTIME) -> None:
+    def __init__(self, stage: str, run: str, first_rank: int = 0, directory: Path = RUNTIME) -> None:
         self.stage = stage
-        self.run = ""
-        self.rank = 0
-        """The lowest of this pod."""
+        self.run = run
+        self._first_rank = first_rank
         self._directory = directory
-        self._own = Progress(stage=stage, phase="start")
+        self._own = Progress(stage=stage, phase="start", rank=first_rank)
 
     def say(self, phase: str, message: str | None = None) -> None:
         """What goes on before the ranks speak for themselves."""
-        self._own = Progress(stage=self.stage, phase=phase, rank=self.rank, message=message and message[:256])
+        self._own = Progress(stage=self.stage, phase=phase, rank=self._first_rank, message=message and message[:256])
 
     def snapshot(self) -> PodProgress:
         """The newest state; safe to call from any thread at any time."""

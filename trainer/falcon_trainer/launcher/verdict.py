@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from falcon_trainer.endings import Ending
 from falcon_trainer.faults import speaks_of_lost_peer
@@ -12,21 +13,24 @@ from falcon_trainer.outcome import ExitCode, Outcome
 TAIL_LINES = 12
 TAIL_CHARACTERS = 2000
 
-UNDERSTOOD, NO_MEMORY, KILLED, STOPPED, CRASHED, FOLLOWED = range(6)
-"""Weights of candidates, the most telling first. A killed rank explains the exceptions of its peers, and a stop
-explains
-crashes while stopping."""
-TOLD_WEIGHTS = {"Stopped": STOPPED, "InternalError": CRASHED, "RankLost": FOLLOWED}
+
+class Kind(IntEnum):
+    """Kinds of failure, the most telling first. A killed rank explains the exceptions of its peers, and a stop explains
+    crashes while stopping."""
+
+    UNDERSTOOD = 0
+    NO_MEMORY = 1
+    KILLED = 2
+    STOPPED = 3
+    CRASHED = 4
+    FOLLOWED = 5
+    UNEXPLAINED = 6
+
+
+TOLD = {"Stopped": Kind.STOPPED, "InternalError": Kind.CRASHED, "RankLost": Kind.FOLLOWED}
 """Reasons that explain little: any other that a rank gives is understood."""
-CODES = (
-    ExitCode.INTERNAL,
-    ExitCode.INTERNAL,
-    ExitCode.INTERNAL,
-    ExitCode.STOPPED,
-    ExitCode.INTERNAL,
-    ExitCode.TRY_AGAIN,
-)
-"""Exit code of what is concluded, by weight."""
+CODES = {Kind.STOPPED: ExitCode.STOPPED, Kind.FOLLOWED: ExitCode.TRY_AGAIN}
+"""Exit codes of what is concluded; any other kind is INTERNAL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,7 @@ class Evidence:
 class _Candidate:
     """Sorted so that the most telling comes first: by kind of failure, then the earliest, then the lowest rank."""
 
-    weight: int
+    kind: Kind
     time: float
     rank: int
     code: int = field(compare=False)
@@ -91,25 +95,27 @@ def _candidates(evidence: Evidence) -> Iterator[_Candidate]:
 
 
 def _told(ending: Ending) -> _Candidate:
-    weight = TOLD_WEIGHTS.get(ending.outcome.reason, UNDERSTOOD)
-    return _Candidate(weight, ending.time, ending.rank, ending.code, ending.outcome)
+    kind = TOLD.get(ending.outcome.reason, Kind.UNDERSTOOD)
+    return _Candidate(kind, ending.time, ending.rank, ending.code, ending.outcome)
 
 
 def _died(evidence: Evidence, rank: int, code: int) -> _Candidate:
     """What a rank that left no ending died of."""
     who = f"rank {rank}" if evidence.stage == "train" else f"the {evidence.stage} process"
     if code == -signal.SIGKILL and evidence.oom_kills > 0:
-        return _of(evidence, NO_MEMORY, "OutOfMemory", _memory_sentence(evidence, who), rank)
+        return _of(evidence, Kind.NO_MEMORY, "OutOfMemory", _memory_sentence(evidence, who), rank)
     if code == -signal.SIGTERM and evidence.stage == "train":
         # torchrun ends the other ranks with it after the first failure
-        return _of(evidence, FOLLOWED, "RankLost", f"{who} was ended because another rank failed", rank)
+        return _of(evidence, Kind.FOLLOWED, "RankLost", f"{who} was ended because another rank failed", rank)
     if code == -signal.SIGABRT and speaks_of_lost_peer("\n".join(evidence.tail)):
         # NCCL's watchdog and gloo's threads abort the process instead of raising an exception.
-        return _of(evidence, FOLLOWED, "RankLost", _with_tail(f"{who} lost another rank", evidence), rank)
+        return _of(evidence, Kind.FOLLOWED, "RankLost", _with_tail(f"{who} lost another rank", evidence), rank)
     if code < 0 and not _by_stop(evidence, code):
-        return _of(evidence, KILLED, "Killed", _with_tail(f"{who} was killed by {_signal_name(-code)}", evidence), rank)
+        return _of(
+            evidence, Kind.KILLED, "Killed", _with_tail(f"{who} was killed by {_signal_name(-code)}", evidence), rank
+        )
     said = _with_tail(f"{who} ended with exit code {code} and did not say why", evidence)
-    return _of(evidence, CRASHED, "InternalError", said, rank)
+    return _of(evidence, Kind.CRASHED, "InternalError", said, rank)
 
 
 def _by_stop(evidence: Evidence, code: int) -> bool:
@@ -120,7 +126,7 @@ def _by_stop(evidence: Evidence, code: int) -> bool:
 
 def _stopped(evidence: Evidence) -> _Candidate:
     how = "did not end within its grace period and was killed" if evidence.ended.overran else "was stopped on request"
-    return _of(evidence, STOPPED, "Stopped", f"{evidence.stage} {how}", None)
+    return _of(evidence, Kind.STOPPED, "Stopped", f"{evidence.stage} {how}", None)
 
 
 def _unexplained(evidence: Evidence) -> _Candidate:
@@ -128,19 +134,21 @@ def _unexplained(evidence: Evidence) -> _Candidate:
     code = evidence.ended.returncode
     who = f"the {evidence.stage} process"
     if code == -signal.SIGKILL and evidence.oom_kills > 0:
-        return _of(evidence, NO_MEMORY, "OutOfMemory", _memory_sentence(evidence, who), None)
+        return _of(evidence, Kind.NO_MEMORY, "OutOfMemory", _memory_sentence(evidence, who), None)
     if code < 0 and not _by_stop(evidence, code):
-        return _of(evidence, KILLED, "Killed", _with_tail(f"{who} was killed by {_signal_name(-code)}", evidence), None)
+        return _of(
+            evidence, Kind.KILLED, "Killed", _with_tail(f"{who} was killed by {_signal_name(-code)}", evidence), None
+        )
     said = _with_tail(f"{who} ended with exit code {code} and did not say why", evidence)
-    return _of(evidence, CRASHED, "InternalError", said, None)
+    return _of(evidence, Kind.UNEXPLAINED, "InternalError", said, None)
 
 
-def _of(evidence: Evidence, weight: int, reason: str, message: str, rank: int | None) -> _Candidate:
+def _of(evidence: Evidence, kind: Kind, reason: str, message: str, rank: int | None) -> _Candidate:
     step = max(evidence.steps.values(), default=None) if rank is None else evidence.steps.get(rank)
     outcome = Outcome(reason=reason, message=message, retryable=True, step=step, rank=rank)
-    # What is concluded has no time of its own: within a weight, ranks that spoke come first, then ranks in order.
+    # What is concluded has no time of its own: within a kind, ranks that spoke come first, then ranks in order.
     order = len(evidence.local_ranks) + min(evidence.local_ranks) if rank is None else rank
-    return _Candidate(weight, float("inf"), order, CODES[weight], outcome)
+    return _Candidate(kind, float("inf"), order, CODES.get(kind, ExitCode.INTERNAL), outcome)
 
 
 def _memory_sentence(evidence: Evidence, who: str) -> str:
