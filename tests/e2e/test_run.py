@@ -110,8 +110,8 @@ def test_the_base_was_never_whole_on_a_rank(inspected: dict[str, Any]) -> None:
     loads = inspected["loads"]
     assert [load["rank"] for load in loads] == [0, 1]
     for load in loads:
-        assert load["maxLocalElements"] == 0, "a base matrix was not partitioned right after load"
-        grown = load["peakAnonymousBytes"] - load["anonymousBytesBefore"]
+        assert load["largestLocal"] == 0, "a base matrix was not partitioned right after load"
+        grown = load["anonymousPeak"] - load["anonymousBefore"]
         assert grown < load["baseBytes"], f"rank {load['rank']} grew by {grown} B for a base of {load['baseBytes']} B"
 
 
