@@ -1,0 +1,323 @@
+"""The pods: hardened, told what they need, placed where the run says."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from falcon_operator.api.names import STAGES, StageName
+from falcon_operator.stages import serve, train
+from tests.unit.operator.api.runs import a_run
+from tests.unit.operator.stages.manifests import container, env, mounts, pod
+
+TOKEN = {"model": {"source": "hf://tiiuae/falcon-7b", "tokenSecretRef": {"name": "hub", "key": "hf"}}}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_pod_is_hardened_as_the_restricted_profile_asks(stage: StageName) -> None:
+    spec = pod(a_run(), stage)["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] == spec["securityContext"]["fsGroup"] == 65532
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container(a_run(), stage)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert not {"hostNetwork", "hostPID", "hostIPC", "initContainers"} & spec.keys()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_pod_gets_no_api_token_and_no_service_variables(stage: StageName) -> None:
+    spec = pod(a_run(), stage)["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    assert "serviceAccountName" not in spec
+
+
+def test_only_the_prepare_pod_gets_the_hub_token_and_as_a_file_of_its_group() -> None:
+    run = a_run(**TOKEN)
+    mount = mounts(run, "prepare")["/etc/falcon-token"]
+    assert mount["secret"] == {
+        "secretName": "hub",
+        "items": [{"key": "hf", "path": "token"}],
+        "defaultMode": 0o440,
+    }
+    for stage in ("train", "merge", "serve"):
+        assert "/etc/falcon-token" not in mounts(run, stage)
+        assert "hub" not in str(pod(run, stage))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_launcher_starts_the_stage(stage: StageName) -> None:
+    found = container(a_run(), stage)
+    assert found["args"] == [stage]
+    assert "command" not in found
+    assert found["image"] == "registry.example/falcon-trainer:1"
+    assert found["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+MOUNTED: dict[StageName, tuple[set[str], set[str]]] = {
+    "prepare": ({"/workspace", "/tmp"}, {"/etc/falcon", "/sources/inputs", "/sources/base"}),
+    "train": ({"/workspace", "/tmp", "/dev/shm"}, {"/etc/falcon", "/sources/base"}),
+    "merge": ({"/workspace", "/tmp"}, {"/etc/falcon", "/sources/base"}),
+    "serve": ({"/tmp", "/dev/shm"}, {"/etc/falcon", "/workspace"}),
+}
+"""stage → (writable, read-only)"""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_sees_what_it_needs_and_writes_where_it_must(stage: StageName) -> None:
+    found = mounts(a_run(model={"source": "pvc://base/falcon"}), stage)
+    writable = {path for path, mount in found.items() if not mount.get("readOnly")}
+    assert (writable, set(found) - writable) == MOUNTED[stage]
+
+
+def test_a_source_on_the_workspaces_own_claim_shares_its_volume() -> None:
+    run = a_run(workspace={"size": None, "claimName": "inputs"})
+    found = mounts(run, "prepare")
+    assert found["/sources/inputs"]["name"] == found["/workspace"]["name"]
+    assert found["/sources/inputs"]["readOnly"] is True
+    assert "readOnly" not in found["/workspace"]
+
+
+def test_a_claim_named_twice_is_mounted_once() -> None:
+    sources = [{"uri": "pvc://inputs/a.jsonl"}, {"uri": "pvc://inputs/b.jsonl"}, {"uri": "pvc://more/c"}]
+    spec = pod(a_run(dataset={"sources": sources}), "prepare")["spec"]
+    claims = [v["persistentVolumeClaim"]["claimName"] for v in spec["volumes"] if "persistentVolumeClaim" in v]
+    assert claims == ["support-bot-workspace", "inputs", "more"]
+
+
+def test_a_rank_is_told_its_attempt_and_where_to_meet() -> None:
+    found = env(a_run(), "train", attempt=3)
+    assert found["FALCON_ATTEMPT"] == "3"
+    assert found["FALCON_RENDEZVOUS_HOST"] == "support-bot-train-3-0.support-bot-train.ml.svc"
+    assert found["POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+    assert found["POD_UID"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_launcher_has_time_to_write_the_outcome_before_the_pod_is_killed(stage: StageName) -> None:
+    grace = pod(a_run(), stage)["spec"]["terminationGracePeriodSeconds"]
+    assert int(env(a_run(), stage)["FALCON_GRACE_SECONDS"]) == grace - 5 > 0
+
+
+def test_pods_carry_run_stage_and_attempt() -> None:
+    found = pod(a_run(), "train", attempt=4)["metadata"]["labels"]
+    assert found["falcon-finetune.dev/run"] == "support-bot"
+    assert found["falcon-finetune.dev/stage"] == "train"
+    assert found["falcon-finetune.dev/attempt"] == "4"
+
+
+@pytest.mark.parametrize("stage", ["prepare", "train", "merge"])
+def test_the_kubelet_watches_the_launcher(stage: StageName) -> None:
+    found = container(a_run(), stage)
+    assert found["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "progress"}
+    assert {"name": "progress", "containerPort": 8080, "protocol": "TCP"} in found["ports"]
+    assert "readinessProbe" not in found
+
+
+def test_the_server_may_load_for_an_hour_and_is_ready_after_a_completion() -> None:
+    found = container(a_run(), "serve")
+    start = found["startupProbe"]
+    assert start["periodSeconds"] * start["failureThreshold"] == 3600
+    assert start["httpGet"] == found["readinessProbe"]["httpGet"] == {"path": "/ready", "port": "http"}
+    assert found["livenessProbe"]["httpGet"] == {"path": "/health", "port": "http"}
+    assert serve.LOAD_SECONDS < 3900
+
+
+# --- GPUs
+
+
+@pytest.mark.parametrize(
+    ("changes", "stage", "gpus"),
+    [
+        ({}, "train", 1),
+        ({"gang": {"gpusPerNode": 8}}, "train", 8),
+        ({"gang": {"gpusPerNode": 0}}, "train", None),
+        ({"gang": {"gpusPerNode": 8}}, "prepare", None),
+        ({"gang": {"gpusPerNode": 8}}, "merge", None),
+        ({"gang": {"gpusPerNode": 8}}, "serve", None),
+        ({"serve": {"gpus": 2}}, "serve", 2),
+    ],
+)
+def test_gpus_are_asked_for_where_they_are_used(changes: Mapping[str, Any], stage: StageName, gpus: int | None) -> None:
+    run = a_run(**changes)
+    assert container(run, stage).get("resources", {}).get("limits", {}).get("nvidia.com/gpu") == gpus
+    keys = [toleration["key"] for toleration in pod(run, stage)["spec"].get("tolerations", [])]
+    assert ("nvidia.com/gpu" in keys) is (gpus is not None)
+
+
+def test_gpus_and_the_runs_limits_stand_side_by_side() -> None:
+    run = a_run(podTemplate={"train": {"resources": {"limits": {"memory": "64Gi"}, "requests": {"cpu": 4}}}})
+    assert container(run, "train")["resources"] == {
+        "limits": {"memory": "64Gi", "nvidia.com/gpu": 1},
+        "requests": {"cpu": 4},
+    }
+
+
+def test_no_resources_are_asked_for_by_default() -> None:
+    assert "resources" not in container(a_run(), "prepare")
+
+
+# --- placement
+
+
+def spread(**changes: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = pod(a_run(**changes), "train")["spec"].get("topologySpreadConstraints", [])
+    return found
+
+
+def test_a_gangs_pods_lie_on_different_nodes() -> None:
+    (constraint,) = spread(gang={"nodes": 4})
+    assert constraint["topologyKey"] == "kubernetes.io/hostname"
+    assert (constraint["maxSkew"], constraint["minDomains"]) == (1, 4)
+    assert constraint["whenUnsatisfiable"] == "DoNotSchedule"
+    assert constraint["nodeTaintsPolicy"] == constraint["nodeAffinityPolicy"] == "Honor"
+    assert constraint["labelSelector"]["matchLabels"]["falcon-finetune.dev/attempt"] == "1"
+
+
+@pytest.mark.parametrize("kind", ["podAffinity", "podAntiAffinity"])
+@pytest.mark.parametrize("layer", ["all", "train"])
+def test_the_runs_own_word_on_how_pods_lie_replaces_ours(kind: str, layer: str) -> None:
+    assert spread(gang={"nodes": 4}, podTemplate={layer: {"affinity": {kind: {}}}}) == []
+
+
+def test_node_affinity_leaves_the_spreading_alone() -> None:
+    assert len(spread(gang={"nodes": 4}, podTemplate={"train": {"affinity": {"nodeAffinity": {}}}})) == 1
+
+
+def test_one_pod_needs_no_spreading() -> None:
+    assert spread(gang={"nodes": 1}) == []
+
+
+def test_a_pod_leaves_a_lost_node_after_the_time_that_the_run_says() -> None:
+    tolerations = pod(a_run(gang={"nodeLossTolerationSeconds": 7}), "train")["spec"]["tolerations"]
+    lost = {t["key"]: t for t in tolerations if t["key"].startswith("node.kubernetes.io/")}
+    assert set(lost) == {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
+    assert {t["tolerationSeconds"] for t in lost.values()} == {7}
+    assert {t["effect"] for t in lost.values()} == {"NoExecute"}
+
+
+def test_the_runs_tolerations_go_before_ours_of_the_same_key() -> None:
+    own = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "tolerationSeconds": 600}
+    tolerations = pod(a_run(podTemplate={"train": {"tolerations": [own]}}), "train")["spec"]["tolerations"]
+    assert [t for t in tolerations if t["key"] == own["key"]] == [own]
+    assert len(tolerations) == 3
+
+
+# --- templates
+
+LAYERS: dict[str, tuple[str, Any, Any, Any]] = {
+    "labels are merged by key": ("labels", {"a": "1", "b": "1"}, {"b": "2"}, {"a": "1", "b": "2"}),
+    "node selectors are merged by key": ("nodeSelector", {"a": "1"}, {"b": "2"}, {"a": "1", "b": "2"}),
+    "tolerations add up": (
+        "tolerations",
+        [{"key": "a"}, {"key": "b"}],
+        [{"key": "b"}, {"key": "c"}],
+        [{"key": "a"}, {"key": "b"}, {"key": "c"}],
+    ),
+    "pull secrets add up": (
+        "imagePullSecrets",
+        [{"name": "a"}],
+        [{"name": "b"}],
+        [{"name": "a"}, {"name": "b"}],
+    ),
+    "a scheduler is replaced": ("schedulerName", "a", "b", "b"),
+    "a priority is replaced": ("priorityClassName", "a", "b", "b"),
+    "affinity is replaced as a whole": (
+        "affinity",
+        {"nodeAffinity": {"x": 1}},
+        {"podAffinity": {}},
+        {"podAffinity": {}},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_stages_template_lies_over_the_one_for_all(name: str) -> None:
+    field, below, above, expected = LAYERS[name]
+    both = a_run(podTemplate={"all": {field: below}, "merge": {field: above}})
+    alone = a_run(podTemplate={"all": {field: below}})
+    for run, wanted in ((both, expected), (alone, below)):
+        found = pod(run, "merge")
+        if field == "labels":
+            assert wanted.items() <= found["metadata"]["labels"].items()
+        else:
+            assert found["spec"][field] == wanted
+
+
+def test_a_template_of_one_stage_leaves_the_others_alone() -> None:
+    run = a_run(podTemplate={"train": {"nodeSelector": {"pool": "gpu"}, "image": "other:1"}})
+    assert pod(run, "train")["spec"]["nodeSelector"] == {"pool": "gpu"}
+    assert container(run, "train")["image"] == "other:1"
+    assert "nodeSelector" not in pod(run, "merge")["spec"]
+    assert container(run, "merge")["image"] == "registry.example/falcon-trainer:1"
+
+
+def test_variables_are_merged_by_name_and_ours_go_before_them() -> None:
+    run = a_run(
+        podTemplate={
+            "all": {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "1"}]},
+            "train": {"env": [{"name": "B", "value": "2"}, {"name": "FALCON_ATTEMPT", "value": "99"}]},
+        }
+    )
+    found = env(run, "train")
+    assert (found["A"], found["B"], found["FALCON_ATTEMPT"]) == ("1", "2", "1")
+
+
+def test_a_variable_may_come_from_a_source() -> None:
+    source = {"secretKeyRef": {"name": "wandb", "key": "token"}}
+    run = a_run(podTemplate={"train": {"env": [{"name": "WANDB_API_KEY", "valueFrom": source}]}})
+    assert env(run, "train")["WANDB_API_KEY"] == source
+
+
+def test_our_defaults_give_way_to_the_template() -> None:
+    run = a_run(podTemplate={"all": {"env": [{"name": "HF_HOME", "value": "/cache"}]}})
+    assert env(run, "prepare")["HF_HOME"] == "/cache"
+    assert env(a_run(), "prepare")["HF_HOME"] == "/tmp/huggingface"
+
+
+def test_labels_that_children_are_found_by_cannot_be_taken() -> None:
+    run = a_run(podTemplate={"all": {"labels": {"falcon-finetune.dev/run": "other", "team": "nlp"}}})
+    found = pod(run, "train")["metadata"]["labels"]
+    assert (found["falcon-finetune.dev/run"], found["team"]) == ("support-bot", "nlp")
+
+
+def test_a_runs_volume_is_mounted_and_may_replace_our_scratch() -> None:
+    cache = {"name": "nvme", "mountPath": "/tmp", "source": {"emptyDir": {"sizeLimit": "1Ti"}}}
+    shared = {
+        "name": "cache",
+        "mountPath": "/cache",
+        "subPath": "hub",
+        "readOnly": True,
+        "source": {"persistentVolumeClaim": {"claimName": "cache"}},
+    }
+    found = mounts(a_run(podTemplate={"train": {"volumes": [cache, shared]}}), "train")
+    assert found["/tmp"]["emptyDir"] == {"sizeLimit": "1Ti"}
+    assert found["/cache"] == {
+        "name": "cache",
+        "persistentVolumeClaim": {"claimName": "cache"},
+        "mountPath": "/cache",
+        "subPath": "hub",
+        "readOnly": True,
+    }
+
+
+def test_only_the_prepare_pod_may_carry_an_identity() -> None:
+    run = a_run(podTemplate={"prepare": {"serviceAccountName": "reader"}})
+    assert pod(run, "prepare")["spec"]["serviceAccountName"] == "reader"
+    assert pod(run, "prepare")["spec"]["automountServiceAccountToken"] is False
+    for stage in ("train", "merge", "serve"):
+        assert "serviceAccountName" not in pod(run, stage)["spec"]
+
+
+def test_annotations_reach_the_pods() -> None:
+    run = a_run(podTemplate={"all": {"annotations": {"a.example/x": "1"}}})
+    assert pod(run, "serve")["metadata"]["annotations"] == {"a.example/x": "1"}
+    assert "annotations" not in pod(a_run(), "serve")["metadata"]
+
+
+def test_the_rendezvous_port_is_named() -> None:
+    assert {"name": "rendezvous", "containerPort": 29500, "protocol": "TCP"} in container(a_run(), "train")["ports"]
+    assert train.train_service(a_run())["spec"]["ports"][0]["port"] == 29500
