@@ -12,8 +12,11 @@ from pathlib import Path
 from tests.cluster.shell import ClusterError, Word
 
 
+_BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 def start_time(pid: int) -> str | None:
-    """When the process began, in the kernel's ticks since boot; None when there is no such (living) process.
+    """Which boot and tick the process began in; None when there is no such (living) process.
 
     A process id is used again once its owner is gone; the pair of id and start time is not.
     """
@@ -25,7 +28,7 @@ def start_time(pid: int) -> str | None:
     fields = stat.rpartition(")")[2].split()  # the name before it may hold blanks and brackets
     state, started = fields[0], fields[19]
     # A zombie is dead, unless other threads of it are still on their way out: those keep its files and ports open.
-    return None if state in {"Z", "X"} and threads == 1 else started
+    return None if state in {"Z", "X"} and threads == 1 else f"{_BOOT}/{started}"
 
 
 @dataclass(frozen=True)

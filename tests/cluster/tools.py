@@ -60,10 +60,13 @@ KUBERNETES = Tool(
 )
 ETCD = Tool("etcd", "v3.7.3", {"etcd": "go.etcd.io/etcd/server/v3"})
 COREDNS = Tool("coredns", "v1.15.0", {"coredns": "github.com/coredns/coredns"})
+LOCAL_PATH_PROVISIONER = Tool(
+    "local-path-provisioner", "v0.0.30", {"local-path-provisioner": "github.com/rancher/local-path-provisioner"}
+)
 HELM = Tool("helm", "v4.3.1", {"helm": "helm.sh/helm/v4/cmd/helm"})
 KWOK = Tool("kwok", "v0.8.0", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"})
 
-TOOLS = (ETCD, KUBERNETES, KWOK, COREDNS, HELM)
+TOOLS = (ETCD, KUBERNETES, KWOK, COREDNS, LOCAL_PATH_PROVISIONER, HELM)
 _BY_PROGRAM = {program: tool for tool in TOOLS for program in tool.programs}
 
 

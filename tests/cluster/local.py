@@ -1,0 +1,180 @@
+"""The local cluster: one for the whole machine, shared by all checkouts, with its state in the cache.
+
+`up` mends what is missing while etcd and the API server live, and begins anew when they do not (after a crash or a reboot
+etcd's data cannot be trusted: it is not synced to disk). Images of the nodes outlive the cluster.
+"""
+
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+
+from tests.cluster import dns, network, storage
+from tests.cluster.cgroups import Cgroups
+from tests.cluster.controlplane import ControlPlane
+from tests.cluster.images import nodetools
+from tests.cluster.node import PLACES, Node, joining
+from tests.cluster.paths import cache
+from tests.cluster.shell import ClusterError, say, step
+
+NODES = 2
+GPUS_PER_NODE = 1
+_NEEDED = ("containerd", "runc", "ctr", "iptables", "conntrack", "ip", "nsenter", "unshare", "buildah", "mmdebstrap", "busybox")
+
+
+class LocalCluster:
+    """Control plane and nodes on this machine."""
+
+    def __init__(self) -> None:
+        self.folder = cache() / "cluster"
+        self.state = self.folder / "state"
+        self.volumes = self.folder / "volumes"
+        self.cgroups = Cgroups()
+
+    @cached_property
+    def control_plane(self) -> ControlPlane:
+        return ControlPlane(
+            self.state / "control-plane",
+            address=network.ADDRESS,
+            port=6443,
+            service_range=network.SERVICES,
+            pod_range=network.PODS,
+            dies_with_parent=False,
+            wrapper=joining(self.cgroups.recorder("control-plane")),
+        )
+
+    @cached_property
+    def nodes(self) -> list[Node]:
+        return [
+            Node(
+                index=index,
+                size=NODES,
+                state=self.state / f"node-{index}",
+                images=self.folder / "images" / f"node-{index}",
+                control_plane=self.control_plane,
+                sandbox_image=nodetools.image(),
+                cgroups=self.cgroups,
+            )
+            for index in range(NODES)
+        ]
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.control_plane.kubeconfig
+
+    @property
+    def running(self) -> bool:
+        """Whether the part lives that holds the state."""
+        return all(self.control_plane.process(name).alive for name in ("etcd", "kube-apiserver"))
+
+    def up(self) -> None:
+        """Bring the cluster up, mend it, or leave it as it is when all is well."""
+        _check_machine()
+        with self._lock():
+            self._check_owner()
+            if not self.running:
+                self._take_down()
+            fresh = not self.running
+            with step("starting the control plane"):
+                self._start_control_plane()
+            with step(f"starting {NODES} nodes"):
+                self._start_nodes(fresh)
+            say(f"  the local cluster is up: {self.control_plane.server}, {NODES} nodes, {GPUS_PER_NODE} GPU each (pretended)")
+
+    def down(self) -> None:
+        """Take everything down; built programs and the nodes' images stay in the cache."""
+        with self._lock():
+            self._check_owner()
+            self._take_down()
+
+    def node(self, name: str) -> Node:
+        """A node by its name; raises ClusterError naming those that exist."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise ClusterError(f"there is no node {name!r}; there are {', '.join(node.name for node in self.nodes)}")
+
+    def _start_control_plane(self) -> None:
+        self.cgroups.create("control-plane")
+        network.create_bridge(self.folder)
+        self.control_plane.start()
+        dns.start(self.control_plane)
+
+    def _start_nodes(self, fresh: bool) -> None:
+        self._make_places()
+        for node in self.nodes:
+            node.start_runtime()
+            if fresh:
+                node.forget_containers()
+            nodetools.load(node)
+            node.start_agents()
+        storage.start(self.control_plane, self.volumes, nodetools.image())
+        for node in self.nodes:
+            node.wait_ready()
+            node.set_gpus(GPUS_PER_NODE)
+
+    def _take_down(self) -> None:
+        if self.state.exists():
+            for node in self.nodes:
+                node.stop()
+        self.control_plane.stop()
+        self.cgroups.kill()
+        network.remove_bridge()
+        self.cgroups.remove()
+        self._remove_places()
+        shutil.rmtree(self.volumes, ignore_errors=True)
+        shutil.rmtree(self.state, ignore_errors=True)
+
+    @property
+    def _made_places(self) -> Path:
+        return self.state / "places"
+
+    def _make_places(self) -> None:
+        missing = [place for place in PLACES if not Path(place).exists()]
+        if missing:
+            with self._made_places.open("a") as record:
+                record.write("".join(f"{place}\n" for place in missing))
+        for place in missing:
+            Path(place).mkdir(parents=True, exist_ok=True)
+
+    def _remove_places(self) -> None:
+        if self._made_places.exists():
+            for place in self._made_places.read_text().split():
+                with suppress(OSError):
+                    Path(place).rmdir()
+
+    def _check_owner(self) -> None:
+        owner = network.owner()
+        if owner is not None and owner != str(self.folder):
+            raise ClusterError(
+                f"the bridge {network.BRIDGE} belongs to the cluster in {owner or 'an unknown place'}, this call is about "
+                f"{self.folder}; call `make cluster-down` with that one's FALCON_CACHE first"
+            )
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Two checkouts never start or stop the machine's one cluster at once."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("  waiting for another process that starts or stops the cluster …")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def _check_machine() -> None:
+    """Say at once what is missing, not half-way through."""
+    if sys.platform != "linux":
+        raise ClusterError("CLUSTER=local needs Linux; use CLUSTER=kind (Docker or Podman) or CLUSTER=current")
+    if os.geteuid() != 0:
+        raise ClusterError(
+            "CLUSTER=local needs root (network namespaces, containers); run it as root, or use CLUSTER=kind or CLUSTER=current"
+        )
+    if missing := [program for program in _NEEDED if shutil.which(program) is None]:
+        raise ClusterError(f"not installed: {', '.join(missing)}; `make cluster-deps` installs them (Debian, Ubuntu)")

@@ -1,0 +1,82 @@
+"""The network of the local cluster: one bridge that is the control plane's address, one veth pair for each node.
+
+    host            falcon0 10.213.0.1        API server, CoreDNS
+    node K          eth0    10.213.0.(10+K)   pods 10.214.K.0/24, each pod routed by its node (CNI plugin ptp)
+    services        10.215.0.0/16             kube-proxy in each node; from the host through the first node
+
+Nothing is forwarded to the world outside: pods reach each other, the API server and the DNS, as tests want it. Interfaces
+and routes vanish with the namespaces and the bridge.
+"""
+
+from pathlib import Path
+
+from tests.cluster.shell import ClusterError, run, succeeds
+
+BRIDGE = "falcon0"
+ADDRESS = "10.213.0.1"
+PODS = "10.214.0.0/16"
+SERVICES = "10.215.0.0/16"
+_FORWARD_RULE = ("-i", BRIDGE, "-o", BRIDGE, "-m", "comment", "--comment", "falcon-finetune test cluster", "-j", "ACCEPT")
+
+
+def node_address(index: int) -> str:
+    return f"10.213.0.{10 + index}"
+
+
+def pod_range(index: int) -> str:
+    return f"10.214.{index}.0/24"
+
+
+def owner() -> str | None:
+    """The state folder of the cluster that the bridge belongs to; None when there is no bridge."""
+    alias = Path(f"/sys/class/net/{BRIDGE}/ifalias")
+    return alias.read_text().strip() if alias.exists() else None
+
+
+def create_bridge(state: Path) -> None:
+    """Make the bridge, unless it is there. Raises ClusterError when it belongs to another state folder."""
+    if (found := owner()) is not None:
+        if found != str(state):
+            raise ClusterError(
+                f"the bridge {BRIDGE} belongs to the cluster in {found or 'an unknown place'}; take that one down first "
+                "(`make cluster-down` with its FALCON_CACHE)"
+            )
+        return
+    run(["ip", "link", "add", BRIDGE, "type", "bridge"])
+    run(["ip", "link", "set", BRIDGE, "alias", str(state)])
+    run(["ip", "address", "add", f"{ADDRESS}/24", "dev", BRIDGE])
+    run(["ip", "link", "set", BRIDGE, "up"])
+    _allow_between_nodes()
+
+
+def _allow_between_nodes() -> None:
+    """Where a container engine made the host drop what it forwards, bridged frames between our nodes are dropped too."""
+    if succeeds(["iptables", "-S", "FORWARD"]) and "-P FORWARD DROP" in run(["iptables", "-S", "FORWARD"]):
+        run(["iptables", "-I", "FORWARD", *_FORWARD_RULE])
+
+
+def remove_bridge() -> None:
+    if owner() is not None:
+        run(["ip", "link", "delete", BRIDGE])  # takes the veth peers' routes with it
+    while succeeds(["iptables", "-C", "FORWARD", *_FORWARD_RULE]):
+        run(["iptables", "-D", "FORWARD", *_FORWARD_RULE])
+
+
+def connect(index: int, holder: int, nodes: int) -> None:
+    """Give the namespace of process `holder` the address of node `index` and routes to the pods of all `nodes`."""
+    link, inside = f"falcon-n{index}", ["nsenter", f"--net=/proc/{holder}/ns/net"]
+    if Path(f"/sys/class/net/{link}").exists():  # the other end's namespace is still being taken down
+        run(["ip", "link", "delete", link])
+    run(["ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(holder)])
+    run(["ip", "link", "set", link, "master", BRIDGE, "up"])
+    run([*inside, "ip", "link", "set", "lo", "up"])
+    run([*inside, "ip", "address", "add", f"{node_address(index)}/24", "dev", "eth0"])
+    run([*inside, "ip", "link", "set", "eth0", "up"])
+    run([*inside, "ip", "route", "add", "default", "via", ADDRESS])
+    run([*inside, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
+    for other in range(nodes):
+        if other != index:
+            run([*inside, "ip", "route", "replace", pod_range(other), "via", node_address(other)])
+    run(["ip", "route", "replace", pod_range(index), "via", node_address(index)])
+    if index == 0:
+        run(["ip", "route", "replace", SERVICES, "via", node_address(index)])
