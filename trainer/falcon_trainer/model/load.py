@@ -52,7 +52,7 @@ def load_partitioned(
         with torch.device("meta"):
             model = PackedFalcon(config, kernel)
         partitioner = deepspeed.zero.Init(config_dict_or_path=deepspeed_config, dtype=dtype)
-        weights = Weights(folder)
+        weights = Weights.of(folder)
         for name, holders in _parameters(model):
             partition = _partition(partitioner, holders.parameter.shape, dtype)
             _copy_slice(weights, name, partition)

@@ -133,7 +133,7 @@ def _check_targets(shapes: dict[str, tuple[int, ...]], lora: Lora) -> None:
 def _checked_weights(model: Model, folder: Path, config: Any) -> Weights:
     """The weights, after every expected tensor was found with its shape and no tensor was left over."""
     try:
-        weights = Weights(folder)
+        weights = Weights.of(folder)
     except (UnusableWeights, OSError, KeyError, ValueError) as error:
         raise _missing(model, f"its weights cannot be used: {error}") from error
     expected = base_shapes(config)

@@ -98,12 +98,17 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 class Weights:
-    """All tensors of a model folder by name. Mappings are private and shared with the page cache."""
+    """All tensors of some safetensors files by name. Mappings are private and shared with the page cache."""
 
-    def __init__(self, folder: Path) -> None:
-        self.files = weight_files(folder)
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
         self.tensors = {entry.name: entry for file in self.files for entry in read_header(file)[0]}
         self._maps: dict[Path, mmap.mmap] = {}
+
+    @classmethod
+    def of(cls, folder: Path) -> "Weights":
+        """The weights of a model folder. Raises UnusableWeights."""
+        return cls(weight_files(folder))
 
     @property
     def bytes(self) -> int:

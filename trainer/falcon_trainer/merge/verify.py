@@ -1,0 +1,125 @@
+"""Whether the merged model is what it should be, asked three ways before it counts.
+
+1. Every tensor that has no adapter is byte for byte the base's (converted, where another element type was asked for).
+2. Rows of every changed matrix, drawn at random, equal W + scale x B x A computed anew in float64.
+3. Where the model fits in memory: stock transformers and stock PEFT give the same logits for base + adapter as for the
+   merged model, on prompts of the data set.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from falcon_trainer.merge.stream import BLOCK_BYTES, Update
+from falcon_trainer.model.weights import Weights
+from falcon_trainer.outcome import ExitCode, StageError
+
+ROWS = 8
+"""Rows drawn of each changed matrix."""
+FP32_ERROR = 4e-6
+"""Allowed error of an fp32 sum, as a share of the sum of the magnitudes of its terms (2^-24 x a rank of 64)."""
+LOGIT_LIMITS = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 5e-2}
+"""Allowed difference as a share of the largest logit: beyond fp32 it is the rounding of the merged weights."""
+
+
+def check_tensors(base: Weights, merged: Weights, update: Update) -> int:
+    """Checks all tensors against the base; returns how many were changed. Raises StageError(DATA)."""
+    if base.shapes != merged.shapes:
+        raise _wrong("its tensors are not those of the base")
+    changed = [name for name in base.tensors if update.pair(name) is not None]
+    for name in base.tensors.keys() - set(changed):
+        _check_untouched(base, merged, name)
+    generator = torch.Generator().manual_seed(0)
+    for name in changed:
+        rows = torch.randint(base.tensors[name].shape[0], (ROWS,), generator=generator).tolist()
+        for row in rows:
+            _check_row(base, merged, update, name, row)
+    return len(changed)
+
+
+def _check_untouched(base: Weights, merged: Weights, name: str) -> None:
+    step = BLOCK_BYTES // 4
+    for start in range(0, base.tensors[name].elements, step):
+        ours, theirs = merged.flat(name, start, start + step), base.flat(name, start, start + step)
+        if not torch.equal(ours.view(torch.uint8), theirs.to(ours.dtype).view(torch.uint8)):
+            raise _wrong(f"{name}, which the adapter leaves alone, differs from the base")
+
+
+def _check_row(base: Weights, merged: Weights, update: Update, name: str, row: int) -> None:
+    pair = update.pair(name)
+    assert pair
+    a, b = pair[0].double(), pair[1][row].double()
+    weight = base.rows(name, row, row + 1)[0].double()
+    found = merged.rows(name, row, row + 1)[0]
+    exact = weight + update.scale * (b @ a)
+    magnitude = weight.abs() + abs(update.scale) * (b.abs() @ a.abs())
+    allowed = torch.finfo(found.dtype).eps * exact.abs() + FP32_ERROR * magnitude
+    if not bool(((found.double() - exact).abs() <= allowed).all()):
+        worst = float((found.double() - exact).abs().max())
+        raise _wrong(f"row {row} of {name} differs from W + {update.scale:g} x B x A by up to {worst:.3g}")
+
+
+def logit_difference(base: Path, adapter: Path, merged: Path, prompts: list[str]) -> float:
+    """Largest difference of logits between base + adapter and merged, as a share of the largest logit, in fp32.
+
+    The parts used are transformers' and PEFT's own, so that a fault of ours in reading or scaling would show.
+    """
+    from peft import PeftModel
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(merged), local_files_only=True)
+    rows = [tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids for prompt in prompts]
+    model = PeftModel.from_pretrained(_model(base), str(adapter))
+    expected = _logits(model, rows)
+    del model
+    found = _logits(_model(merged), rows)
+    largest = max(float(logits.abs().max()) for logits in expected)
+    return max(float((ours - theirs).abs().max()) for ours, theirs in zip(found, expected, strict=True)) / largest
+
+
+def check_logits(difference: float, dtype: torch.dtype) -> None:
+    """Raises StageError(DATA) where base + adapter and merged disagree by more than rounding."""
+    limit = LOGIT_LIMITS[dtype]
+    if not difference <= limit:
+        raise _wrong(
+            f"its logits differ from those of base + adapter by {difference:.3g} of the largest (allowed: {limit:g})"
+        )
+
+
+def fits_in_memory(parameters: int) -> bool:
+    """Whether one copy of the model in fp32, and half as much again for working, fits into memory that is free."""
+    return parameters * 4 * 1.5 <= available_memory()
+
+
+def available_memory() -> int:
+    """Bytes this process may still use: the node's free memory, or less where its cgroup says so."""
+    meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    free = int(meminfo["MemAvailable"].split()[0]) * 1024
+    for folder, limit, usage in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        try:
+            text = (Path(folder) / limit).read_text().strip()
+            if text != "max":
+                free = min(free, int(text) - int((Path(folder) / usage).read_text()))
+        except OSError:
+            continue
+    return free
+
+
+def _model(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, local_files_only=True)
+    return model.eval()
+
+
+def _logits(model: Any, rows: list[torch.Tensor]) -> list[torch.Tensor]:
+    with torch.inference_mode():
+        return [model(input_ids=row).logits[0] for row in rows]
+
+
+def _wrong(what: str) -> StageError:
+    return StageError(ExitCode.DATA, "MergeNotVerified", f"The merged model does not pass its check: {what}.")
