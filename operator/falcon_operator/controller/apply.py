@@ -1,0 +1,92 @@
+"""Carries out a Plan: Events, status, deletions, writes, in this order.
+
+The status goes before the children, under the resourceVersion of what was looked at: if anything changed since, nothing
+is done and the run is looked at anew.
+"""
+
+import hashlib
+import logging
+from datetime import UTC, datetime
+
+from falcon_operator.controller.flow.children import APPLIED
+from falcon_operator.controller.flow.report import Occasion, Plan
+from falcon_operator.controller.kube import ApiError, Kube
+from falcon_operator.controller.observe import Observation
+from falcon_operator.objects import Object, uid
+
+CONTROLLER = "falcon-finetune.dev/operator"
+LONGEST_NOTE = 1024
+LONGEST_WORD = 128
+
+log = logging.getLogger(__name__)
+
+
+class Applier:
+    """Writes to the API; `instance` is the replica that Events name."""
+
+    def __init__(self, kube: Kube, instance: str) -> None:
+        self._kube, self._instance = kube, instance
+
+    async def apply(self, seen: Observation, plan: Plan) -> bool:
+        """Whether everything was done; False where the world has moved on and the run must be looked at anew."""
+        for occasion in plan.occasions:
+            await self._tell(seen.raw, occasion)
+        if plan.status is not None:
+            wanted = {name: value for name, value in seen.raw.items() if name != "status"}
+            if await self._kube.write_status(wanted | {"status": plan.status.to_wire()}) is None:
+                return False
+        for obj in plan.delete:
+            await self._kube.delete(obj)
+            log.info("deleted %s %s", obj["kind"], obj["metadata"]["name"], extra=_fields(seen.raw))
+        return all([await self._write(seen.raw, obj) for obj in plan.write])
+
+    async def _write(self, run: Object, obj: Object) -> bool:
+        what = f"{obj['kind']} {obj['metadata']['name']}"
+        if obj["kind"] in APPLIED:
+            await self._kube.apply(obj)
+            log.info("applied %s", what, extra=_fields(run))
+            return True
+        if await self._kube.create(obj) is None:
+            return False  # whose it is, is decided when it is seen
+        log.info("created %s", what, extra=_fields(run))
+        return True
+
+    async def _tell(self, run: Object, occasion: Occasion) -> None:
+        """An Event whose name is made from the occasion: telling it again changes nothing. An Event that cannot be
+        written is no reason to stop.
+        """
+        log.info("%s: %s", occasion.reason, occasion.message, extra=_fields(run))
+        try:
+            await self._kube.create(event(run, occasion, self._instance, datetime.now(UTC)))
+        except ApiError as error:
+            log.warning("no Event could be written: %s", error, extra=_fields(run))
+
+
+def event(run: Object, occasion: Occasion, instance: str, now: datetime) -> Object:
+    """The Event (events.k8s.io/v1) that tells of `occasion`."""
+    metadata = run["metadata"]
+    digest = hashlib.sha256(f"{uid(run)}/{occasion.identity}".encode()).hexdigest()[:16]
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": f"{metadata['name']}.{digest}", "namespace": metadata["namespace"]},
+        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "type": "Warning" if occasion.warning else "Normal",
+        "reason": occasion.reason[:LONGEST_WORD],
+        "action": occasion.action[:LONGEST_WORD],
+        "note": occasion.message.encode()[:LONGEST_NOTE].decode(errors="ignore"),
+        "reportingController": CONTROLLER,
+        "reportingInstance": instance[:LONGEST_WORD],
+        "regarding": {
+            "apiVersion": run["apiVersion"],
+            "kind": run["kind"],
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"],
+        },
+    }
+
+
+def _fields(run: Object) -> dict[str, str]:
+    return {"namespace": run["metadata"]["namespace"], "run": run["metadata"]["name"]}

@@ -1,0 +1,92 @@
+"""One attempt of the gang as it is seen now, and how an attempt is started."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from falcon_operator.api.resource import FalconFineTune
+from falcon_operator.api.status import AttemptStatus, ConditionType, TrainingStatus
+from falcon_operator.controller.flow import ledger
+from falcon_operator.controller.flow.children import Wanting, compare
+from falcon_operator.controller.flow.pending import PATIENCE, name_conflict
+from falcon_operator.controller.flow.report import Occasion, Report
+from falcon_operator.controller.flow.snapshot import Snapshot
+from falcon_operator.objects import Object
+from falcon_operator.policy.conditions import Finding, State
+from falcon_operator.stages.settings import StageSettings
+from falcon_operator.stages.train import train_job
+
+KEPT_JOBS = 5
+"""Jobs of ended attempts that stay, with their pods and logs; older ones go when a new attempt starts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """The newest attempt, and what decisions about it need."""
+
+    snapshot: Snapshot
+    run: FalconFineTune
+    settings: StageSettings
+    now: datetime
+    number: int
+    """0 before the first attempt."""
+    job: Object | None
+    record: AttemptStatus | None
+    training: TrainingStatus
+    support: Wanting
+    """The ConfigMap and the Service of the stage."""
+
+    @property
+    def book(self) -> AttemptStatus:
+        """The record, of an attempt that there is."""
+        assert self.record is not None, "attempt 0 has no record"
+        return self.record
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the status does not name it yet."""
+        return all(record.attempt != self.number for record in self.run.status.attempts)
+
+    @property
+    def nodes(self) -> int:
+        """Pods of the gang; those of a Job that exists, whatever the spec says by now."""
+        return int(self.job["spec"]["completions"]) if self.job else self.run.spec.gang.nodes
+
+    def report(
+        self,
+        state: State,
+        reason: str,
+        message: str,
+        *,
+        final: bool = False,
+        record: AttemptStatus | None = None,
+        training: TrainingStatus | None = None,
+        facts: Mapping[str, Any] | None = None,
+        delete: tuple[Object, ...] = (),
+        occasions: tuple[Occasion, ...] = (),
+        again: float | None = None,
+    ) -> Report:
+        """A report that also writes the attempt's record and the training's numbers."""
+        numbers = (training or self.training).model_copy(update={"attempt": self.number})
+        attempts = ledger.entered(self.run.status.attempts, record or self.book)
+        return Report(
+            finding=Finding(type=ConditionType.TRAINED, status=state, reason=reason, message=message, final=final),
+            facts={"attempts": attempts, "training": numbers} | dict(facts or {}),
+            write=self.support.write,
+            delete=delete,
+            occasions=occasions,
+            again=again,
+        )
+
+
+def start(attempt: Attempt, why: str) -> Report:
+    """Creates the Job of the attempt after `attempt`. Its record is written when the Job is seen."""
+    job = train_job(attempt.run, attempt.settings, attempt.number + 1)
+    wanting = compare(attempt.snapshot, attempt.run, [job])
+    if wanting.conflict:
+        return name_conflict(ConditionType.TRAINED, wanting.conflict)
+    finding = Finding(type=ConditionType.TRAINED, status="Unknown", reason="Starting", message=why)
+    writes = () if attempt.support.leaving else (*attempt.support.write, *wanting.write)
+    old = tuple(job for number, job in attempt.snapshot.attempts.items() if number <= attempt.number - KEPT_JOBS)
+    return Report(finding=finding, write=writes, delete=old, again=PATIENCE)

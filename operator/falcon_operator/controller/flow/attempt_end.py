@@ -1,0 +1,103 @@
+"""How an attempt ends, and what comes after it."""
+
+from falcon_operator.api.status import AttemptStatus, TrainingStatus
+from falcon_operator.controller.flow import gang, ledger
+from falcon_operator.controller.flow.attempt import Attempt, start
+from falcon_operator.controller.flow.report import Occasion, Report
+from falcon_operator.objects import being_deleted
+from falcon_operator.policy import failure, restart
+from falcon_operator.policy.failure import Failure, Kind
+from falcon_operator.stages.naming import train_job_name
+
+STOPPING = 5.0
+"""Seconds between two looks at pods that are asked to stop; their own events usually come first."""
+EXHAUSTED = "RestartsExhausted"
+
+
+def why_it_ends(attempt: Attempt) -> Failure | None:
+    """Why the attempt is bound to end; None while it may still succeed. What was written down stays unless something
+    more telling is found, since pods vanish with what they could say.
+    """
+    known = ledger.known_failure(attempt.book, attempt.training)
+    found = _of_job(attempt) or failure.of_gang(attempt.job, attempt.snapshot.pods)
+    if known and found:
+        return found if failure.stronger(found, known) else known
+    return found or known
+
+
+def _of_job(attempt: Attempt) -> Failure | None:
+    name = train_job_name(attempt.run, attempt.number)
+    if attempt.job is None or being_deleted(attempt.job):
+        return Failure(reason="JobDeleted", message=f"Job {name} was deleted", kind=Kind.DISRUPTION, time=attempt.now)
+    if gang.completed(attempt.job):
+        text = (
+            f"Job {name} succeeded, but the pod of rank 0 is gone and its result with it; the next attempt reports it"
+        )
+        return Failure(reason="ResultLost", message=text, kind=Kind.DISRUPTION, time=attempt.now)
+    return None
+
+
+def ending(attempt: Attempt, why: Failure) -> Report:
+    """Writes down why; stops what is left of the gang; once nothing is left, judges."""
+    record = ledger.with_failure(attempt.book, why)
+    training = ledger.failed(attempt.training, attempt.number, why)
+    pods, now = attempt.snapshot.pods, attempt.now
+    if not (left := gang.still_there(pods, now)):
+        return _judge(attempt, why, record, training)
+    text = f"attempt {attempt.number} ends ({why.message}); waits for {len(left)} of its pods to stop"
+    stop = tuple(gang.to_stop(pods, attempt.job, now))
+    return attempt.report("Unknown", "Restarting", text, record=record, training=training, delete=stop, again=STOPPING)
+
+
+def _judge(attempt: Attempt, why: Failure, record: AttemptStatus, training: TrainingStatus) -> Report:
+    verdict = restart.decide(
+        why,
+        restarts=training.restarts or 0,
+        disruptions=training.disruptions or 0,
+        newer_checkpoint=ledger.newer_checkpoint(record, training),
+        max_restarts=attempt.run.spec.gang.max_restarts,
+    )
+    over = record.model_copy(update={"end_time": attempt.now, "last_step": training.step})
+    counted = ledger.judged(training, verdict, attempt.now)
+    text = f"attempt {attempt.number} ended: {why.message}"
+    identity = f"{over.job_uid}/ended"
+    told = (Occasion(reason=why.reason, message=text, action="train", warning=True, identity=identity),)
+    if not verdict.restart:
+        reason, message = _final(attempt, over, counted)
+        return attempt.report("False", reason, message, final=True, record=over, training=counted, occasions=told)
+    text += f". Attempt {attempt.number + 1} starts " + (f"in {verdict.pause:.0f} s" if verdict.pause else "now")
+    return attempt.report(
+        "Unknown", "Restarting", text, record=over, training=counted, occasions=told, again=verdict.pause
+    )
+
+
+def between(attempt: Attempt) -> Report:
+    """After an attempt: the pause, the next one, or a stop that only a person can undo."""
+    record, training = attempt.book, attempt.training
+    following = f"attempt {attempt.number + 1} starts; attempt {attempt.number} ended: {record.message}"
+    if attempt.job is not None and (record.retryable is False or exhausted(attempt)):
+        reason, message = _final(attempt, record, training)
+        return attempt.report("False", reason, message, final=True)
+    pause = (training.next_attempt_time - attempt.now).total_seconds() if training.next_attempt_time else 0.0
+    if pause > 0:
+        text = f"attempt {attempt.number} ended: {record.message}. Attempt {attempt.number + 1} waits for its turn"
+        return attempt.report("Unknown", "Restarting", text, again=pause)
+    return start(attempt, following)
+
+
+def exhausted(attempt: Attempt) -> bool:
+    """Whether faults used up the restarts; raising gang.maxRestarts undoes it."""
+    faulted = attempt.book.state == ledger.STATES[Kind.FAULT]
+    return faulted and (attempt.training.restarts or 0) > attempt.run.spec.gang.max_restarts
+
+
+def _final(attempt: Attempt, record: AttemptStatus, training: TrainingStatus) -> tuple[str, str]:
+    """Why nothing more is tried, and what a person can do. Deleting the last Job is the sign to try once more."""
+    command = f"kubectl delete job {train_job_name(attempt.run, attempt.number)} -n {attempt.run.namespace}"
+    last = (record.message or "").rstrip(". ")
+    if record.retryable is False:
+        text = f"attempt {attempt.number}: {last}. Once that is mended, `{command}` starts the next attempt"
+        return record.reason or "Failed", text
+    allowed = attempt.run.spec.gang.max_restarts
+    text = f"{training.restarts} faults without a newer checkpoint, gang.maxRestarts allows {allowed}; the last: {last}"
+    return EXHAUSTED, f"{text}. Raise gang.maxRestarts, or `{command}` for one more attempt"

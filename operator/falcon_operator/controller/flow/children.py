@@ -1,0 +1,137 @@
+"""Which children a run wants in its present stage, and which of them have to be written."""
+
+from dataclasses import dataclass
+
+from falcon_operator.api.names import HASH_ANNOTATION, KIND, RUN_LABEL, StageName
+from falcon_operator.api.resource import FalconFineTune
+from falcon_operator.api.status import ConditionType, FalconFineTuneStatus
+from falcon_operator.controller.flow.snapshot import Reference, Snapshot, reference
+from falcon_operator.objects import Object, being_deleted, labels, owned_by
+from falcon_operator.stages.manifest import Manifest
+from falcon_operator.stages.merge import merge_config, merge_job
+from falcon_operator.stages.naming import attempt_of, stage_name, train_job_name
+from falcon_operator.stages.prepare import prepare_config, prepare_job
+from falcon_operator.stages.serve import serve_config, serve_deployment, serve_service
+from falcon_operator.stages.settings import StageSettings
+from falcon_operator.stages.train import train_config, train_service
+from falcon_operator.stages.workspace import workspace_claim
+
+APPLIED = frozenset({"Service", "Deployment"})
+"""Kinds that are changed when the spec changes; all others are created once."""
+
+
+def current_stage(run: FalconFineTune) -> StageName | None:
+    """The first stage that is not done; serve is never done, since it goes on."""
+    done = run.status.condition
+    if not _true(done(ConditionType.PREPARED)):
+        return "prepare"
+    if not _true(done(ConditionType.TRAINED)) or run.status.adapter is None:
+        return "train"
+    if run.spec.merge.enabled and (not _true(done(ConditionType.MERGED)) or run.status.merged is None):
+        return "merge"
+    return "serve" if run.spec.serve.enabled else None
+
+
+def children(run: FalconFineTune, settings: StageSettings, stage: StageName) -> list[Manifest]:
+    """What `stage` wants to exist, in the order of creation. The Jobs of the train stage are not among them: how many
+    there are is decided by how they end.
+    """
+    if stage == "prepare":
+        claim = workspace_claim(run)
+        return [*([claim] if claim else []), prepare_config(run), prepare_job(run, settings)]
+    if stage == "train":
+        return [train_config(run), train_service(run)]
+    if stage == "merge":
+        assert run.status.adapter is not None, "merge follows train"
+        return [merge_config(run, run.status.adapter), merge_job(run, settings, run.status.adapter)]
+    assert run.status.merged is not None, "serve follows merge"
+    model = run.status.merged
+    return [serve_config(run, model), serve_service(run), serve_deployment(run, settings, model)]
+
+
+def newest_attempt(status: FalconFineTuneStatus, jobs: dict[int, Object]) -> int:
+    """The largest attempt number that was ever used; 0 before the first attempt."""
+    return max([0, *jobs, *(record.attempt for record in status.attempts)])
+
+
+def attempts_of(run: FalconFineTune, jobs: list[Object]) -> dict[int, Object]:
+    """The run's own train Jobs by attempt."""
+    found = {attempt_of(run, job["metadata"]["name"]): job for job in jobs if owned_by(job, run.metadata.uid)}
+    return {number: job for number, job in found.items() if number is not None}
+
+
+def references(run: FalconFineTune, settings: StageSettings, stage: StageName | None, newest: int) -> list[Reference]:
+    """The names that must be looked up to judge the run: those of the stage's children, whoever owns them now."""
+    if stage is None:
+        return leftovers(run)
+    found = [reference(child) for child in children(run, settings, stage)]
+    if stage == "train":
+        found.append(Reference("Job", train_job_name(run, newest + 1)))
+    return found
+
+
+def leftovers(run: FalconFineTune) -> list[Reference]:
+    """The server of a run that wants none any more."""
+    if run.spec.serve.enabled or not run.status.endpoint:
+        return []
+    name = stage_name(run, "serve")
+    return [Reference("Deployment", name), Reference("Service", name)]
+
+
+@dataclass(frozen=True)
+class Wanting:
+    """What has to be written so that the wanted children exist as wanted."""
+
+    write: tuple[Manifest, ...] = ()
+    """In the order of `wanted`."""
+    conflict: str | None = None
+    """A sentence on a name that something else has taken."""
+    leaving: bool = False
+    """Whether a name is not free yet: its object is being deleted."""
+
+
+def compare(snapshot: Snapshot, run: FalconFineTune, wanted: list[Manifest]) -> Wanting:
+    """What of `wanted` has to be written, given what exists."""
+    write: list[Manifest] = []
+    leaving = False
+    for child in wanted:
+        found = snapshot.objects.get(reference(child))
+        if found is None:
+            write.append(child)
+        elif being_deleted(found) or _of_earlier_run(found, run):
+            leaving = True
+        elif not _ours(found, run):
+            return Wanting(conflict=_conflict(child, found))
+        elif child["kind"] in APPLIED and _hash(found) != _hash(child):
+            write.append(child)
+    return Wanting(() if leaving else tuple(write), None, leaving)
+
+
+def _ours(obj: Object, run: FalconFineTune) -> bool:
+    """A retained claim has no owner and outlives its run: one that an earlier run of this name left is taken over."""
+    if owned_by(obj, run.metadata.uid):
+        return True
+    orphan = not any(owner.get("controller") for owner in obj["metadata"].get("ownerReferences") or [])
+    return orphan and obj["kind"] == "PersistentVolumeClaim" and labels(obj).get(RUN_LABEL) == run.name
+
+
+def _of_earlier_run(obj: Object, run: FalconFineTune) -> bool:
+    """A run that was deleted and made again under its name waits until the old one's children are collected."""
+    owners = obj["metadata"].get("ownerReferences") or []
+    return any(each["kind"] == KIND and each["name"] == run.name and each["uid"] != run.metadata.uid for each in owners)
+
+
+def _conflict(child: Manifest, found: Object) -> str:
+    owners = [f"{owner['kind']} {owner['name']}" for owner in found["metadata"].get("ownerReferences") or []]
+    whose = f"belongs to {', '.join(owners)}" if owners else "was made by somebody else"
+    what = f"{child['kind']} {child['metadata']['name']}"
+    return f"{what} exists already and {whose}: delete or rename it, or give this run another name"
+
+
+def _hash(obj: Object) -> str | None:
+    found: str | None = (obj["metadata"].get("annotations") or {}).get(HASH_ANNOTATION)
+    return found
+
+
+def _true(condition: object) -> bool:
+    return getattr(condition, "status", None) == "True"

@@ -1,0 +1,65 @@
+"""The pods of one attempt: whether they succeeded, and whether they are gone."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from falcon_operator.objects import Object, being_deleted, condition, holds, labels, moment, status
+from falcon_operator.policy.failure import result_of
+
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
+
+
+def rank_zero(pods: Iterable[Object]) -> Object | None:
+    """The pod of rank 0: one that succeeded, else the newest."""
+    found = [pod for pod in pods if labels(pod).get(INDEX_LABEL) == "0"]
+    done = [pod for pod in found if status(pod).get("phase") == "Succeeded"]
+    newest = sorted(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+    return next(iter([*done, *reversed(newest)]), None)
+
+
+def result(pods: Sequence[Object]) -> dict[str, Any] | None:
+    """What rank 0's pod reports of a training that is complete. Its adapter is verified and lies on the volume: how the
+    other pods end from here on changes nothing.
+    """
+    first = rank_zero(pods)
+    found = result_of(first) if first else None
+    return found if found and "adapter" in found else None
+
+
+def completed(job: Object | None) -> bool:
+    """Whether the Job controller counts the attempt as a success."""
+    return job is not None and bool(holds(job, "Complete") or holds(job, "SuccessCriteriaMet"))
+
+
+def running(pods: Sequence[Object], nodes: int) -> bool:
+    """Whether the whole gang runs."""
+    return len([pod for pod in pods if status(pod).get("phase") == "Running"]) >= nodes
+
+
+def still_there(pods: Iterable[Object], now: datetime) -> list[Object]:
+    """The pods that may still write: not terminal, not past their grace, not on a node that nobody hears of."""
+    return [pod for pod in pods if not _gone(pod, now)]
+
+
+def to_stop(pods: Iterable[Object], job: Object | None, now: datetime) -> list[Object]:
+    """The pods of an attempt that is bound to end which nobody has asked to stop yet.
+
+    The Job controller does that itself once it has seen a pod fail; it does not see a pod that is being deleted on a
+    node that is silent.
+    """
+    if job is None or holds(job, "FailureTarget") or holds(job, "Failed") or being_deleted(job):
+        return []
+    return [pod for pod in still_there(pods, now) if not being_deleted(pod)]
+
+
+def _gone(pod: Object, now: datetime) -> bool:
+    if status(pod).get("phase") in ("Succeeded", "Failed"):
+        return True
+    if not being_deleted(pod):
+        return False
+    if now > moment(pod["metadata"]["deletionTimestamp"]):  # the time of the deletion plus the grace
+        return True
+    target, ready = holds(pod, "DisruptionTarget"), condition(pod, "Ready")
+    unreachable = target is not None and target.get("reason") == "DeletionByTaintManager"
+    return unreachable and ready is not None and ready["status"] != "True"

@@ -1,0 +1,106 @@
+"""Train: one attempt of the gang after the other, until rank 0 reports an adapter or nothing more can be tried.
+
+no attempt ──► Job 1 ──► runs ──► rank 0 reports an adapter: Trained
+                           │
+                           ▼ a pod failed, was deleted, or is lost
+                         ending: why is written down, the other pods are asked to stop and may save
+                           │
+                           ▼ all pods are gone
+                         ended: counted, and the time of the next attempt written down ──► Job 2 ──► …
+"""
+
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from falcon_operator.api.resource import FalconFineTune
+from falcon_operator.api.status import ConditionType, TrainingStatus
+from falcon_operator.controller.flow import gang, ledger
+from falcon_operator.controller.flow.attempt import Attempt, start
+from falcon_operator.controller.flow.attempt_end import between, ending, why_it_ends
+from falcon_operator.controller.flow.children import children, compare, newest_attempt
+from falcon_operator.controller.flow.pending import name_conflict, patience, waiting
+from falcon_operator.controller.flow.report import Occasion, Report
+from falcon_operator.controller.flow.snapshot import Snapshot
+from falcon_operator.objects import Object, status
+from falcon_operator.stages.settings import StageSettings
+from falcon_trainer.config import Artifact
+
+
+def train(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now: datetime) -> Report:
+    """The train stage."""
+    wanting = compare(snapshot, run, children(run, settings, "train"))
+    if wanting.conflict:
+        return name_conflict(ConditionType.TRAINED, wanting.conflict)
+    number = newest_attempt(run.status, dict(snapshot.attempts))
+    before = run.status.training or TrainingStatus()
+    job = snapshot.attempts.get(number)
+    attempt = Attempt(
+        snapshot=snapshot,
+        run=run,
+        settings=settings,
+        now=now,
+        number=number,
+        job=job,
+        record=ledger.record_of(run.status.attempts, number, job, before) if number else None,
+        training=ledger.advanced(before, snapshot.progress),
+        support=wanting,
+    )
+    if number == 0:
+        return start(attempt, "the first attempt starts")
+    return _look(attempt)
+
+
+def _look(attempt: Attempt) -> Report:
+    if attempt.book.end_time is not None:
+        return between(attempt)
+    if (result := gang.result(attempt.snapshot.pods)) is not None:
+        return _succeeded(attempt, result)
+    if why := why_it_ends(attempt):
+        return ending(attempt, why)
+    return _running(attempt)
+
+
+def _succeeded(attempt: Attempt, result: dict[str, object]) -> Report:
+    try:
+        adapter = Artifact.model_validate(result["adapter"])
+    except ValidationError as error:
+        text = f"the adapter in the stage's result is not what this operator knows, do the two images match? {error}"
+        return attempt.report("False", "UnknownResult", text, final=True)
+    training = ledger.completed(attempt.training, result)
+    record = attempt.book.model_copy(
+        update={
+            "state": "Succeeded",
+            "end_time": attempt.now,
+            "last_step": training.step,
+            "reason": None,
+            "message": None,
+            "retryable": None,
+        }
+    )
+    text = f"attempt {attempt.number} trained the adapter {adapter.path} ({adapter.bytes} bytes)"
+    return attempt.report("True", "Trained", text, record=record, training=training, facts={"adapter": adapter})
+
+
+def _running(attempt: Attempt) -> Report:
+    pods, job, nodes = attempt.snapshot.pods, attempt.job, attempt.nodes
+    assert job is not None, "an attempt without a Job is ending"
+    again = patience(pods, job, attempt.now)
+    told = (_started(attempt, job),) if attempt.is_new else ()
+    if problem := waiting(attempt.snapshot, attempt.now):
+        return attempt.report("False", problem.reason, problem.message, occasions=told, again=again)
+    if not gang.running(pods, nodes):
+        up = sum(status(pod).get("phase") == "Running" for pod in pods)
+        text = f"attempt {attempt.number} starts: {up} of {nodes} pods run"
+        return attempt.report("Unknown", "Starting", text, occasions=told, again=again)
+    said = attempt.snapshot.progress
+    text = f"attempt {attempt.number} runs" + (f": {said.phase}" if said else "")
+    return attempt.report("Unknown", "Running", text, occasions=told, again=again)
+
+
+def _started(attempt: Attempt, job: Object) -> Occasion:
+    step = attempt.training.last_checkpoint_step
+    text = f"attempt {attempt.number} of the gang starts as Job {job['metadata']['name']}"
+    text += f", from the checkpoint of step {step}" if step else ""
+    identity = f"{job['metadata']['uid']}/started"
+    return Occasion(reason="AttemptStarted", message=text, action="train", identity=identity)
