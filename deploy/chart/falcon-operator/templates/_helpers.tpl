@@ -51,8 +51,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   resources: [persistentvolumeclaims]
   verbs: [get, list, watch, create]
 - apiGroups: [""]
-  resources: [pods]
-  verbs: [get, list, watch]
+  resources: [pods] # deleted: what is left of a gang that lost a pod, where the Job controller does not see it
+  verbs: [get, list, watch, delete]
 - apiGroups: [""]
   resources: [events] # quota, admission and mount failures show nowhere else
   verbs: [get, list]

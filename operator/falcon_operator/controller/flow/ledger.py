@@ -22,6 +22,7 @@ from falcon_operator.objects import Object, moment, status
 from falcon_operator.policy.failure import Failure, Kind
 from falcon_operator.policy.restart import Verdict
 from falcon_trainer.progress import Progress
+from falcon_trainer.wire import decimal_text
 
 STATES = {Kind.FAULT: "Faulted", Kind.DISRUPTION: "Disrupted"}
 
@@ -93,7 +94,7 @@ def advanced(training: TrainingStatus, said: Progress | None) -> TrainingStatus:
     told = {
         "step": said.step,
         "total_steps": said.total_steps,
-        "loss": None if said.loss is None else f"{said.loss:.4f}",
+        "loss": _loss(said.loss),
         "tokens_per_second": None if said.tokens_per_second is None else round(said.tokens_per_second),
         "estimated_seconds_left": None if said.seconds_left is None else max(0, round(said.seconds_left)),
         "last_checkpoint_step": said.last_checkpoint_step,
@@ -103,12 +104,19 @@ def advanced(training: TrainingStatus, said: Progress | None) -> TrainingStatus:
 
 def completed(training: TrainingStatus, result: Mapping[str, Any]) -> TrainingStatus:
     """The training is over: what the result says of it, and nothing left to do."""
-    total = training.total_steps
-    steps = result.get("steps") or result.get("step") or total
-    told = STANDING_STILL | {"step": steps, "total_steps": total or steps, "next_attempt_time": None}
-    if isinstance(loss := result.get("loss"), int | float):
-        told["loss"] = f"{loss:.4f}"
-    return _displayed(training.model_copy(update=told))
+    step = result.get("step") or training.total_steps
+    total = result.get("totalSteps") or training.total_steps or step
+    loss = _loss(result.get("loss")) or training.loss
+    told = {"step": step, "total_steps": total, "loss": loss, "next_attempt_time": None}
+    return _displayed(training.model_copy(update=STANDING_STILL | told))
+
+
+def _loss(value: object) -> str | None:
+    """A loss in four digits, as the decimal string that a custom resource needs."""
+    try:
+        return None if value is None else decimal_text(float(f"{float(str(value)):.4g}"))
+    except ValueError:
+        return None
 
 
 def _displayed(training: TrainingStatus) -> TrainingStatus:
