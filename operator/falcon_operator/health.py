@@ -19,8 +19,8 @@ class Health:
     async def start(self, address: str, port: int) -> None:
         """Raises OSError where the port is taken."""
         app = web.Application()
-        app.router.add_get("/healthz", lambda _: _answer(self._alive))
-        app.router.add_get("/readyz", lambda _: _answer(self._ready))
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", _metrics)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
@@ -31,8 +31,14 @@ class Health:
         if self._runner:
             await self._runner.cleanup()
 
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return _answer(self._alive)
 
-async def _answer(checks: Iterable[Check]) -> web.Response:
+    async def _readyz(self, _: web.Request) -> web.Response:
+        return _answer(self._ready)
+
+
+def _answer(checks: Iterable[Check]) -> web.Response:
     wrong = [sentence for check in checks if (sentence := check())]
     return web.Response(text="\n".join(wrong) or "ok", status=503 if wrong else 200)
 
