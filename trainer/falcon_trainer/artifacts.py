@@ -9,15 +9,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
 from falcon_trainer.config import Artifact
 from falcon_trainer.layout import MANIFEST
-from falcon_trainer.outcome import ExitCode, StageError
 from falcon_trainer.wire import Wire
 
 BLOCK = 1 << 22
@@ -81,26 +79,18 @@ def problem(folder: Path, manifest: Manifest, *, contents: bool) -> str | None:
     return None
 
 
-@contextmanager
-def writing_to(path: Path) -> Iterator[None]:
-    """Turns a refusal of the file system into CANNOT_WRITE with a sentence about `path`."""
-    try:
-        yield
-    except OSError as error:
-        place = error.filename or path
-        advice = "Free space on the workspace claim or enlarge it" if error.errno == 28 else "Check the workspace claim"
-        raise StageError(
-            ExitCode.CANNOT_WRITE, "CannotWrite", f"Cannot write {place}: {error.strerror or error}. {advice}."
-        ) from error
-
-
 def draft_beside(final: Path) -> Path:
     """A new, empty folder beside `final`, on the same file system, whose name no reader takes for an artefact."""
     draft = final.with_name(f".{final.name}.{os.uname().nodename}-{os.getpid()}.draft")
-    with writing_to(draft):
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(parents=True)
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
     return draft
+
+
+def remove_drafts(beside: Path) -> None:
+    """Removes what dead pods left half-written beside `beside`. For stages that run in one pod at a time."""
+    for draft in beside.parent.glob(f".{beside.name}.*.draft"):
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def publish(
@@ -116,22 +106,21 @@ def publish(
     `known` holds entries that were computed while writing. Where `final` stands already (another incarnation was
     first), its manifest counts and the draft goes.
     """
-    with writing_to(draft):
-        files = {name: entry_of(draft / name, (known or {}).get(name)) for name in file_names(draft)}
-        manifest = Manifest(kind=kind, files=files, facts=facts)
-        (draft / MANIFEST).write_bytes(manifest.encode())
-        for name in (*files, MANIFEST):
-            (draft / name).chmod(0o644)
-            sync(draft / name)
-        target = final if isinstance(final, Path) else final(manifest.digest)
-        if standing := read_manifest(target):
-            shutil.rmtree(draft)
-            return target, standing
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        sync(draft)
-        draft.rename(target)
-        sync(target.parent)
+    files = {name: entry_of(draft / name, (known or {}).get(name)) for name in file_names(draft)}
+    manifest = Manifest(kind=kind, files=files, facts=facts)
+    (draft / MANIFEST).write_bytes(manifest.encode())
+    for name in (*files, MANIFEST):
+        (draft / name).chmod(0o644)
+        sync(draft / name)
+    target = final if isinstance(final, Path) else final(manifest.digest)
+    if standing := read_manifest(target):
+        shutil.rmtree(draft)
+        return target, standing
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(target, ignore_errors=True)
+    sync(draft)
+    draft.rename(target)
+    sync(target.parent)
     return target, manifest
 
 
@@ -155,13 +144,12 @@ def sync(path: Path) -> None:
 
 def write_file(path: Path, text: str) -> None:
     """Replaces one file as a whole."""
-    with writing_to(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.tmp")
-        beside.write_text(text, encoding="utf-8")
-        sync(beside)
-        beside.replace(path)
-        sync(path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.tmp")
+    beside.write_text(text, encoding="utf-8")
+    sync(beside)
+    beside.replace(path)
+    sync(path.parent)
 
 
 def as_artifact(path: Path, manifest: Manifest, workspace: Path) -> Artifact:

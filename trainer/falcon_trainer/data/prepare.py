@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
-from falcon_trainer.artifacts import draft_beside, problem, publish, read_manifest, writing_to
+from falcon_trainer.artifacts import draft_beside, problem, publish, read_manifest, remove_drafts
 from falcon_trainer.beats import Beats
 from falcon_trainer.config import Dataset, RunConfig
 from falcon_trainer.data.formats import Document
@@ -72,14 +72,14 @@ def _standing(layout: RunLayout, identity: str) -> JsonValue:
 def _write(
     config: RunConfig, layout: RunLayout, records: Records, findings: Findings, model: Path, identity: str
 ) -> dict[str, JsonValue]:
+    remove_drafts(layout.data)
     draft = draft_beside(layout.data)
-    with writing_to(draft):
-        packer = _Packer(config.dataset, draft, Encoder(load_tokenizer(model), config.dataset.train_on))
-        packer.add_all(records)
-        figures = packer.finish(config.training.seed)
-        figures = _figures(config, findings, packer, figures, records)
-        (draft / TEMPLATE).write_text(CHAT_TEMPLATE, encoding="utf-8")
-        (draft / PROMPTS).write_text(json.dumps(_samples(records), ensure_ascii=False), encoding="utf-8")
+    packer = _Packer(config.dataset, draft, Encoder(load_tokenizer(model), config.dataset.train_on))
+    packer.add_all(records)
+    figures = packer.finish(config.training.seed)
+    figures = _figures(config, findings, packer, figures, records)
+    (draft / TEMPLATE).write_text(CHAT_TEMPLATE, encoding="utf-8")
+    (draft / PROMPTS).write_text(json.dumps(_samples(records), ensure_ascii=False), encoding="utf-8")
     facts: dict[str, JsonValue] = {
         "identity": identity,
         "figures": figures,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from falcon_trainer import layout
 from falcon_trainer.config import Dataset
-from falcon_trainer.layout import SOURCES, source_path
 from falcon_trainer.outcome import ExitCode, StageError
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -39,7 +39,7 @@ def files_of(dataset: Dataset) -> list[Path]:
 
     Raises StageError(NO_INPUT) where one is missing or a folder holds no records file.
     """
-    return [file for source in dataset.sources for file in _files_at(source_path(source.uri), source.uri)]
+    return [file for source in dataset.sources for file in _files_at(layout.source_path(source.uri), source.uri)]
 
 
 def read(file: Path) -> Iterator[Record]:
@@ -68,7 +68,7 @@ def _files_at(path: Path, uri: str) -> list[Path]:
 def _what_is_missing(path: Path) -> str:
     """The first part of the path that is not there, and what lies beside it."""
     parent = path
-    while not parent.exists() and parent != SOURCES and parent != parent.parent:
+    while not parent.exists() and parent != layout.SOURCES and parent != parent.parent:
         path, parent = parent, parent.parent
     names = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))[:10]
     beside = f"there are {', '.join(names)}" if names else "the folder is empty"

@@ -15,7 +15,7 @@ from falcon_trainer.artifacts import (
     problem,
     publish,
     read_manifest,
-    writing_to,
+    remove_drafts,
 )
 from falcon_trainer.beats import Beats
 from falcon_trainer.config import RunConfig
@@ -100,10 +100,10 @@ class _Merge:
         self._dtype = config.merge.dtype
 
     def run(self, inputs: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        remove_drafts(self._layout.merged("merged"))
         draft = draft_beside(self._layout.merged("merged"))
-        with writing_to(draft):
-            self._copy_beside(draft)
-            known = self._stream(draft)
+        self._copy_beside(draft)
+        known = self._stream(draft)
         self._beats.update("check")
         facts = {"inputs": inputs, **self._verify(draft)}
         folder, manifest = publish(draft, self._layout.merged, kind=KIND, facts=facts, known=known)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from falcon_trainer import layout
-from falcon_trainer.artifacts import Manifest, publish, read_manifest, writing_to
+from falcon_trainer.artifacts import Manifest, publish, read_manifest
 from falcon_trainer.outcome import ExitCode, StageError
 
 SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "README.md"]
@@ -75,8 +75,7 @@ def _api() -> Any:
 
 
 def _download(model: HubModel, patterns: list[str]) -> None:
-    with writing_to(model.partial):
-        model.partial.mkdir(parents=True, exist_ok=True)
+    model.partial.mkdir(parents=True, exist_ok=True)
     _api().snapshot_download(
         model.name, revision=model.commit, local_dir=model.partial, allow_patterns=patterns, etag_timeout=60
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from falcon_trainer.artifacts import Manifest, draft_beside, problem, publish, read_manifest, writing_to
+from falcon_trainer.artifacts import Manifest, draft_beside, problem, publish, read_manifest
 from falcon_trainer.config import Lora
 from falcon_trainer.data.prepare import TEMPLATE
 from falcon_trainer.data.tokenization import load_tokenizer, travelling
@@ -51,18 +51,17 @@ def save_adapter(
 ) -> tuple[Path, Manifest]:
     """Writes, checks and publishes the adapter. `tensors` are what `partitions.gather` gave for the master weights.
 
-    Raises StageError where it must not count (DATA) or cannot be written (CANNOT_WRITE).
+    Raises StageError(DATA) where it must not count.
     """
     from safetensors.torch import save_file
 
     draft = draft_beside(layout.adapter("adapter"))
-    with writing_to(draft):
-        named = {saved_name(name.removesuffix(f".{MASTER}")): tensor for name, tensor in tensors.items()}
-        save_file(named, str(draft / ADAPTER_FILE), metadata={"format": "pt"})
-        _write_config(draft, lora, base_name)
-        template = (layout.data / TEMPLATE).read_text(encoding="utf-8")
-        travelling(load_tokenizer(model), template).save_pretrained(str(draft))
-        (draft / "README.md").write_text(CARD.format(base=base_name, run=layout.run, **facts), encoding="utf-8")
+    named = {saved_name(name.removesuffix(f".{MASTER}")): tensor for name, tensor in tensors.items()}
+    save_file(named, str(draft / ADAPTER_FILE), metadata={"format": "pt"})
+    _write_config(draft, lora, base_name)
+    template = (layout.data / TEMPLATE).read_text(encoding="utf-8")
+    travelling(load_tokenizer(model), template).save_pretrained(str(draft))
+    (draft / "README.md").write_text(CARD.format(base=base_name, run=layout.run, **facts), encoding="utf-8")
     expected = adapter_shapes(base_shapes(falcon_config(model)), lora)
     check_adapter(draft / ADAPTER_FILE, expected, trained=bool(facts["step"]))
     return publish(draft, layout.adapter, kind=KIND, facts=facts)

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from falcon_trainer.artifacts import draft_beside, problem, publish, read_manifest, writing_to
+from falcon_trainer.artifacts import draft_beside, problem, publish, read_manifest
 from falcon_trainer.layout import RunLayout
 
 log = logging.getLogger(__name__)
@@ -75,19 +75,18 @@ class CheckpointWriter:
     def save(
         self, step: int, tensors: dict[str, Any], state: dict[str, Any], trainer_state: Any, random_states: list[Any]
     ) -> Path:
-        """Writes one checkpoint and removes the oldest beyond `keep`. Raises StageError(CANNOT_WRITE)."""
+        """Writes one checkpoint and removes the oldest beyond `keep`."""
         import torch
         from safetensors.torch import save_file
 
         final = self._incarnation / f"checkpoint-{step}"
         draft = draft_beside(final)
-        with writing_to(draft):
-            save_file(tensors, str(draft / TRAINED))
-            (draft / STATE).write_text(json.dumps(state))
-            trainer_state.save_to_json(str(draft / "trainer_state.json"))
-            for rank, states in enumerate(random_states):
-                name = f"rng_state_{rank}.pth" if len(random_states) > 1 else "rng_state.pth"
-                torch.save(states, draft / name)
+        save_file(tensors, str(draft / TRAINED))
+        (draft / STATE).write_text(json.dumps(state))
+        trainer_state.save_to_json(str(draft / "trainer_state.json"))
+        for rank, states in enumerate(random_states):
+            name = f"rng_state_{rank}.pth" if len(random_states) > 1 else "rng_state.pth"
+            torch.save(states, draft / name)
         facts: dict[str, JsonValue] = {"step": step, "identity": self._identity, "worldSize": len(random_states)}
         path, _ = publish(draft, final, kind=KIND, facts=facts)
         for old in found(self._layout)[self._keep :]:

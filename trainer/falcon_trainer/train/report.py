@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from falcon_trainer.artifacts import write_file, writing_to
+from falcon_trainer.artifacts import write_file
 from falcon_trainer.beats import Beats
 from falcon_trainer.data.store import PackedRows
 from falcon_trainer.train.order import RowOrder
@@ -26,7 +26,7 @@ class Metrics:
         write_file(self._path, "".join(f"{line}\n" for line in kept))
 
     def add(self, line: dict[str, JsonValue]) -> None:
-        with writing_to(self._path), self._path.open("a", encoding="utf-8") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def _lines(self) -> list[str]:

@@ -1,0 +1,69 @@
+"""Rows as the trainer reads them: every token once, borders by position, labels on trained tokens alone."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from falcon_trainer.data import store
+from falcon_trainer.data.packing import pack
+from falcon_trainer.data.store import IGNORED, DocumentWriter, PackedRows, write_plan
+from falcon_trainer.data.tokenization import Tokens
+
+LENGTH = 24
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> list[Tokens]:
+    """Documents of a prompt and an answer; token numbers are unique over all documents, so each can be followed."""
+    sizes = draw(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=20))
+    made, first = [], 1
+    for prompt, answer in sizes:
+        end = prompt + answer
+        made.append(Tokens(list(range(first, first + end)), [prompt, end]))
+        first += end
+    return made
+
+
+def stored(folder: Path, made: list[Tokens]) -> PackedRows:
+    writer = DocumentWriter(folder)
+    for tokens in made:
+        writer.add(tokens)
+    writer.close()
+    write_plan(folder, pack(np.array([len(tokens.ids) for tokens in made]), LENGTH))
+    return PackedRows(folder, LENGTH)
+
+
+@settings(deadline=None)
+@given(documents(), st.integers(1, 7))
+def test_no_token_is_lost_or_doubled_and_no_prompt_token_has_a_label(made: list[Tokens], lines: int) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "LINES", lines)  # several record batches, as a large data set has
+        packed = stored(Path(folder), made)
+        rows = [packed.row(index) for index in range(len(packed))]
+    real = [row["input_ids"][row["input_ids"] > 0] for row in rows]
+    assert sorted(np.concatenate(real)) == sorted(token for tokens in made for token in tokens.ids)
+    assert packed.lengths.tolist() == [len(tokens) for tokens in real]
+    labelled = [row["labels"][row["labels"] != IGNORED] for row in rows]
+    trained = sorted(token for tokens in made for token in tokens.ids[tokens.trained[0] : tokens.trained[1]])
+    assert sorted(np.concatenate(labelled)) == trained
+    for row in rows:
+        assert all(label in (IGNORED, token) for label, token in zip(row["labels"], row["input_ids"], strict=True))
+
+
+@settings(deadline=None)
+@given(documents())
+def test_positions_begin_anew_in_each_document_and_in_the_padding(made: list[Tokens]) -> None:
+    firsts = {tokens.ids[0] for tokens in made}
+    with TemporaryDirectory() as folder:
+        packed = stored(Path(folder), made)
+        for index in range(len(packed)):
+            row, used = packed.row(index), int(packed.lengths[index])
+            starts = [place for place in range(LENGTH) if row["position_ids"][place] == 0]
+            expected = [place for place in range(used) if row["input_ids"][place] in firsts]
+            assert starts == expected + ([used] if used < LENGTH else [])
+            steps = np.diff(row["position_ids"])
+            assert all(step == 1 or row["position_ids"][place + 1] == 0 for place, step in enumerate(steps))
