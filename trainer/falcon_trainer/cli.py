@@ -53,21 +53,55 @@ STAGES: dict[str, tuple[Callable[[], Stage], str]] = {
 """Each stage's loader (torch is imported only by the stages that need it) and its help."""
 
 
+def _generate(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Asks the base, the adapter or the merged model, and prints each answer."""
+    from falcon_trainer.generate import generate
+
+    config = read_config(arguments.config)
+    messages, limit = arguments.message, arguments.max_new_tokens
+    answers = generate(config, RunLayout(config.run), messages, which=arguments.which, max_new_tokens=limit)
+    for message, answer in zip(messages, answers, strict=True):
+        print(f"> {message}\n{answer}\n")
+    return {"answers": len(answers)}
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     root = argparse.ArgumentParser(prog="falcon-trainer", description=__doc__)
     stages = root.add_subparsers(dest="stage", required=True, metavar="STAGE")
     for name, (_, help_text) in STAGES.items():
         stage = stages.add_parser(name, help=help_text, description=help_text)
-        stage.add_argument("--config", type=Path, default=CONFIG, help="run configuration, JSON or YAML (%(default)s)")
+        stage.set_defaults(run=_run_stage)
+        _add_config(stage)
+    help_text = "ask the base, the adapter or the merged model, greedily"
+    ask = stages.add_parser("generate", help=help_text, description=help_text)
+    ask.set_defaults(run=_generate)
+    _add_config(ask)
+    ask.add_argument("message", nargs="+", help="a user message; each is asked by itself")
+    ask.add_argument("--which", choices=("base", "adapter", "merged"), default="merged", help="%(default)s")
+    ask.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="%(default)s")
     return root
 
 
-def run_stage(stage: str, config_path: Path, rank: int) -> tuple[ExitCode, Outcome]:
-    """Runs one stage in this process; never raises, whatever the stage does."""
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", type=Path, default=CONFIG, help="run configuration, JSON or YAML (%(default)s)")
+
+
+def _run_stage(arguments: argparse.Namespace) -> dict[str, Any]:
+    config = read_config(arguments.config)
+    return STAGES[arguments.stage][0]()(config, Beats(arguments.stage, _rank()), RunLayout(config.run))
+
+
+def _rank() -> int:
+    """Global rank, as torchrun tells it."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def run(arguments: argparse.Namespace) -> tuple[ExitCode, Outcome]:
+    """Runs one command in this process; never raises, whatever it does."""
+    stage, rank = arguments.stage, _rank()
     try:
-        config = read_config(config_path)
-        result = STAGES[stage][0]()(config, Beats(stage, rank), RunLayout(config.run))
+        result = arguments.run(arguments)
         return ExitCode.OK, Outcome(reason="Completed", message=f"{stage} completed", rank=rank, result=result)
     except KeyboardInterrupt:
         return ExitCode.STOPPED, Outcome(reason="Stopped", message="stopped on request", retryable=True, rank=rank)
@@ -78,16 +112,22 @@ def run_stage(stage: str, config_path: Path, rank: int) -> tuple[ExitCode, Outco
         return known.code, known.outcome(rank)
 
 
+def _tell_launcher(code: ExitCode, outcome: Outcome) -> None:
+    try:
+        write_ending(_rank(), code, outcome)
+    except OSError as error:
+        print(f"the outcome could not be written for the launcher: {error}", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `falcon-trainer` and of each rank that torchrun starts."""
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    rank = int(os.environ.get("RANK", "0"))
-    code, outcome = run_stage(arguments.stage, arguments.config, rank)
-    try:
-        write_ending(rank, code, outcome)
-    except OSError as error:
-        print(f"the outcome could not be written for the launcher: {error}", file=sys.stderr)
+    code, outcome = run(arguments)
+    if (
+        arguments.stage in STAGES
+    ):  # `generate` may be run by hand inside a stage's pod, whose launcher must not hear of it
+        _tell_launcher(code, outcome)
     if code != ExitCode.OK:
         print(f"{arguments.stage} failed: {outcome.reason}: {outcome.message}", file=sys.stderr)
         sys.stdout.flush()

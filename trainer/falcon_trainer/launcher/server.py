@@ -1,9 +1,7 @@
 """/progress, /metrics and /healthz, from threads of the launcher: they answer whatever the ranks do."""
 
-import contextlib
 import http.server
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus
@@ -11,6 +9,7 @@ from typing import ClassVar
 
 from falcon_trainer.launcher.state import State
 from falcon_trainer.layout import PROGRESS_PORT
+from falcon_trainer.listening import listening_socket
 from falcon_trainer.progress import PodProgress
 
 REQUEST_SECONDS = 10.0
@@ -29,21 +28,13 @@ class Server(http.server.ThreadingHTTPServer):
     """Listens on all addresses, IPv6 and IPv4 where the pod has both."""
 
     daemon_threads = True
-    request_queue_size = 64
 
     def __init__(self, state: State, port: int = PROGRESS_PORT) -> None:
         self.state = state
-        self.address_family = socket.AF_INET6 if _has_ipv6() else socket.AF_INET
-        super().__init__(("", port), Handler)
-
-    def server_bind(self) -> None:
-        """Both families through one socket."""
-        if self.address_family == socket.AF_INET6:
-            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Not HTTPServer's own bind: it asks DNS for the pod's full name, which may take seconds.
-        socket.socket.bind(self.socket, self.server_address)
-        self.server_address = self.socket.getsockname()
+        # Bound here: HTTPServer's own bind asks DNS for the pod's full name, which may take seconds.
+        super().__init__(("", port), Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = listening_socket(port)
 
     def start(self) -> None:
         """Serves from a thread that ends with the process."""
@@ -101,11 +92,3 @@ def metrics_lines(run: str, progress: PodProgress) -> Iterator[str]:
 
 def _escaped(label: str) -> str:
     return label.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def _has_ipv6() -> bool:
-    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        probe.bind(("::", 0))
-        return True
-    return False

@@ -1,0 +1,90 @@
+"""The served model as our layer knows it: its name, its tokenizer, its limits."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from falcon_trainer.artifacts import problem, read_manifest
+from falcon_trainer.config import Artifact
+from falcon_trainer.data.tokenization import load_tokenizer
+from falcon_trainer.outcome import ExitCode, StageError
+from falcon_trainer.serve.errors import invalid
+
+DEFAULT_POSITIONS = 2048
+"""Falcon's, where config.json names none (transformers, configuration_falcon.py)."""
+SAMPLING_DEFAULTS = ("temperature", "top_p", "top_k")
+
+
+def checked_folder(workspace: Path, merged: Artifact | None) -> Path:
+    """The folder of the merged model, its files as large as its manifest says. Raises StageError(NO_INPUT or DATA)."""
+    if merged is None:
+        raise StageError(
+            ExitCode.CONFIGURATION, "InvalidConfiguration", "The run configuration names no merged model to serve."
+        )
+    folder = workspace / merged.path
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise StageError(
+            ExitCode.NO_INPUT, "ModelNotFound", f"{folder} holds no merged model: was the workspace changed? Run merge."
+        )
+    if f"sha256:{manifest.digest}" != merged.digest:
+        raise StageError(ExitCode.DATA, "ModelChanged", f"{folder} is not the merged model {merged.digest}.")
+    if wrong := problem(folder, manifest, contents=False):
+        raise StageError(
+            ExitCode.DATA, "ModelDamaged", f"The merged model is damaged: {wrong}. Delete it and merge again."
+        )
+    return folder
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What requests are checked against. `tokenizer` is the merged model's own (transformers, fast)."""
+
+    name: str
+    tokenizer: Any
+    positions: int
+    """The most tokens that prompt and answer may have together."""
+    sampling: Mapping[str, float]
+    """Sampling that the model's generation_config.json asks for where a request says nothing."""
+
+    def prompt_tokens(self, prompt: str) -> int:
+        """Tokens of a raw prompt."""
+        return len(self.tokenizer(prompt)["input_ids"])
+
+    def chat_tokens(self, messages: Sequence[Mapping[str, str]]) -> int:
+        """Tokens of a chat in the model's template. Raises ApiError where the template refuses the messages."""
+        from jinja2.exceptions import TemplateError
+
+        if not self.tokenizer.chat_template:
+            raise invalid(
+                "This model has no chat template. Use /v1/completions.", param="messages", code="no_chat_template"
+            )
+        try:
+            encoded = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
+        except TemplateError as error:
+            raise invalid(f"The model's chat template refuses the messages: {error}.", param="messages") from error
+        return len(encoded["input_ids"])
+
+
+def load_served_model(name: str, folder: Path) -> ServedModel:
+    """Reads what our layer needs of the model, not its weights. Raises StageError."""
+    config = _json(folder / "config.json")
+    generation = _json(folder / "generation_config.json")
+    return ServedModel(
+        name=name,
+        tokenizer=load_tokenizer(folder),
+        positions=int(config.get("max_position_embeddings") or DEFAULT_POSITIONS),
+        sampling={key: generation[key] for key in SAMPLING_DEFAULTS if generation.get(key) is not None},
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise StageError(ExitCode.NO_INPUT, "ModelNotUsable", f"{path} cannot be read: {error}") from error
+    return found
