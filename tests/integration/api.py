@@ -23,6 +23,13 @@ class Admin(Kube):
         target = path(kind, namespace, name) + (f"/{subresource}" if subresource else "")
         return await self._write("PATCH", target, body, content="application/merge-patch+json")
 
+    async def remove(self, kind: str, namespace: str, name: str, grace: int | None = None) -> None:
+        """Deletes the object under this name, whichever it is."""
+        body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        await self._write(
+            "DELETE", path(kind, namespace, name), body | ({} if grace is None else {"gracePeriodSeconds": grace})
+        )
+
 
 @asynccontextmanager
 async def api_client(kubeconfig: Path) -> AsyncIterator[client.ApiClient]:
@@ -33,14 +40,14 @@ async def api_client(kubeconfig: Path) -> AsyncIterator[client.ApiClient]:
         yield api
 
 
-async def until(what: str, probe: Callable[[], Awaitable[T | None]], timeout: float = 30.0) -> T:
-    """The first result of `probe` that is neither None nor False; fails, naming `what`, after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
+async def until(what: str, probe: Callable[[], Awaitable[T | None]], seconds: float = 30.0) -> T:
+    """The first result of `probe` that is neither None nor False; fails, naming `what`, in time."""
+    deadline = time.monotonic() + seconds
     while True:
         found = await probe()
         if found is not None and found is not False:
             return found
-        assert time.monotonic() < deadline, f"waited {timeout:.0f} s in vain for {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain for {what}"
         await asyncio.sleep(0.05)
 
 

@@ -1,7 +1,7 @@
 """What a kubelet would report: kwok starts pods, this ends them.
 
-kwok's annotations (tests/cluster/kwok.py) make containers end; a pod that is deleted ends with 143 as the launcher does,
-since kwok itself would remove it without an end and the Job controller would wait for one.
+kwok's annotations (tests/cluster/kwok.py) make containers end; a pod that is deleted ends with 143 as the launcher
+does, since kwok itself would remove it without an end and the Job controller would wait for one.
 """
 
 import asyncio
@@ -53,12 +53,16 @@ class Kubelet:
         self._admin, self._namespace = admin, namespace
         self.stages: dict[str, Fate] = {"prepare": success, "merge": success}
         self.pods: dict[str, Fate] = {}
-        self.holds_terminating = False
-        """Whether the nodes are silent: deleted pods stay Terminating."""
+        self.silent: set[str] = set()
+        """Pods on nodes that do not report: once deleted, they stay Terminating."""
 
     async def pods_of(self, stage: str) -> list[Object]:
         """The pods of a stage, the lowest index of the newest attempt last."""
         return await self._admin.find("Pod", self._namespace, labels=f"{STAGE}={stage}")
+
+    async def lose(self, pod: Object, grace: int = 1) -> None:
+        """Deletes the pod, as a person or a drain would."""
+        await self._admin.remove("Pod", self._namespace, pod["metadata"]["name"], grace)
 
     async def end(self, pod: Object, code: int, message: Outcome | str) -> None:
         """Ends the pod's container."""
@@ -86,7 +90,7 @@ class Kubelet:
         now = stamp(datetime.now(UTC))
         event = {
             "apiVersion": "v1",
-            "kind": "CoreEvent",
+            "kind": "CoreEvent",  # the name under which the client knows core/v1 Events
             "metadata": {"generateName": f"{metadata['name']}.", "namespace": self._namespace},
             "involvedObject": {"apiVersion": about["apiVersion"], "kind": about["kind"], **regarding},
             "type": "Warning",
@@ -120,7 +124,7 @@ class Kubelet:
         if status(pod).get("phase") != "Running" or f"{PREFIX}/exit-code" in annotations(pod):
             return
         if being_deleted(pod):
-            if not self.holds_terminating:
+            if pod["metadata"]["name"] not in self.silent:
                 await self.report(pod, stopped(pod))
             return
         fate = self.pods.get(pod["metadata"]["name"]) or self.stages.get(labels(pod).get(STAGE, ""))

@@ -58,8 +58,28 @@ class Lab:
         assert found, f"the run {name} is gone"
         return found
 
+    async def change(self, name: str = "r", /, **changes: Any) -> None:
+        """Changes fields of the run's spec."""
+        await self.admin.patch(KIND, self.namespace, name, {"spec": changes})
+
+    async def delete(self, name: str = "r") -> None:
+        """Deletes the run."""
+        await self.admin.remove(KIND, self.namespace, name)
+
+    async def without(self, field_name: str, name: str = "r") -> bool:
+        """Whether the run's status does not have this field."""
+        return field_name not in (await self.run(name)).get("status", {})
+
+    async def until_gone(self, child: str, name: str = "r") -> None:
+        """Waits until the child KIND/NAME is gone."""
+
+        async def gone() -> bool:
+            return child not in await self.children(name)
+
+        await until(f"{child} to go", gone)
+
     async def until_condition(
-        self, kind: str, status: str, name: str = "r", *, reason: str = "", timeout: float = 40.0
+        self, kind: str, status: str, name: str = "r", *, reason: str = "", seconds: float = 40.0
     ) -> dict[str, Any]:
         """The condition, once it has this status (and reason)."""
 
@@ -69,7 +89,7 @@ class Lab:
             return found if right else None
 
         try:
-            return await until(f"{kind}={status} {reason}", reached, timeout)
+            return await until(f"{kind}={status} {reason}", reached, seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{await self.described(name)}") from None
 
