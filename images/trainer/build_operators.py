@@ -1,7 +1,7 @@
-"""Compile DeepSpeed's operators ahead of time: `build_operators.py OUT` writes what is to be copied over the environment.
+"""Compile DeepSpeed's operators ahead of time: `build_operators.py OUT` writes what is to be laid over the environment.
 
-DeepSpeed's own ahead-of-time build (DS_BUILD_…) compiles for the processor it runs on (`-march=native`); an image runs on
-other nodes too. Here its builders are kept and told which instructions every node has: x86-64-v3 (AVX2, since 2013).
+DeepSpeed's own ahead-of-time build (DS_BUILD_…) compiles for the processor it runs on (`-march=native`); an image runs
+on other nodes too. Here its builders are kept and told which instructions every node has: x86-64-v3 (AVX2, since 2013).
 """
 
 import shutil
@@ -16,7 +16,10 @@ from torch.utils.cpp_extension import load
 
 # cpu_adam: optimizer offloaded to the CPU. fused_adam: the optimizer on the device.
 # deepspeed_shm_comm: collectives among the ranks of one pod, asked for whenever torch.distributed starts on CPU.
-BUILDERS = {"cpu": ["CPUAdamBuilder", "FusedAdamBuilder", "ShareMemCommBuilder"], "cuda": ["CPUAdamBuilder", "FusedAdamBuilder"]}
+BUILDERS = {
+    "cpu": ["CPUAdamBuilder", "FusedAdamBuilder", "ShareMemCommBuilder"],
+    "cuda": ["CPUAdamBuilder", "FusedAdamBuilder"],
+}
 PORTABLE = {"-march=native": "-march=x86-64-v3", "-D__AVX512__": "-D__AVX256__"}
 
 
@@ -36,8 +39,12 @@ def compile_operator(builder_name: str, site_packages: Path, scratch: Path) -> s
     load(
         name=module,
         sources=[builder.deepspeed_src_path(source) for source in builder.sources()],
-        extra_include_paths=[builder.deepspeed_src_path(path) for path in builder.strip_empty_entries(builder.include_paths())],
-        extra_cflags=[PORTABLE.get(flag, flag) for flag in builder.strip_empty_entries(builder.cxx_args()) if flag != "-g"],
+        extra_include_paths=[
+            builder.deepspeed_src_path(path) for path in builder.strip_empty_entries(builder.include_paths())
+        ],
+        extra_cflags=[
+            PORTABLE.get(flag, flag) for flag in builder.strip_empty_entries(builder.cxx_args()) if flag != "-g"
+        ],
         extra_cuda_cflags=builder.strip_empty_entries(builder.nvcc_args()) if with_cuda else [],
         extra_ldflags=builder.strip_empty_entries(builder.extra_ldflags()),
         with_cuda=with_cuda or None,

@@ -1,12 +1,12 @@
 """Control groups of the local cluster, on cgroup v1 and v2.
 
 Every program of the cluster is started inside a group below `falcon-finetune`, and so is all that it starts in turn
-(containerd's shims among them). The groups are therefore the record of what is ours that survives any crash: whoever is in
-them may be ended, nobody else.
+(containerd's shims among them). The groups are therefore the record of what is ours that survives any crash: whoever is
+in them may be ended, nobody else.
 
     falcon-finetune/control-plane           etcd, API server, …
     falcon-finetune/NODE/system             the node's namespaces, containerd and its shims, kubelet, kube-proxy
-    falcon-finetune/NODE/kubepods/…         containers, put there by the kubelet (its cgroupRoot is falcon-finetune/NODE)
+    falcon-finetune/NODE/kubepods/…         containers, put there by the kubelet (its cgroupRoot is the folder above)
 """
 
 import os
@@ -103,8 +103,8 @@ def _delegate(folder: Path) -> None:
         (folder / "cgroup.subtree_control").write_text(wanted)
     except OSError as error:
         raise ClusterError(
-            f"cannot hand the cgroup controllers of {folder} to the nodes ({error}); in a container, run it with its own "
-            "cgroup namespace and a process-free root group, or use CLUSTER=kind"
+            f"cannot hand the cgroup controllers of {folder} to the nodes ({error}); in a container, give it a cgroup "
+            "namespace of its own whose root group has no processes, or use CLUSTER=kind"
         ) from error
 
 

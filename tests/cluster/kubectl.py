@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.shell import run, succeeds
-from tests.cluster.tools import path_of
+from tests.cluster.tools import find
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,10 @@ class Kubectl:
 
     def __call__(self, *words: str, stdin: str | None = None, timeout: float = 60.0) -> str:
         """Standard output of `kubectl WORDS`; raises ClusterError with kubectl's complaint when it fails."""
-        return run([path_of("kubectl"), f"--kubeconfig={self.kubeconfig}", *words], stdin=stdin, timeout=timeout)
+        return run([find("kubectl"), f"--kubeconfig={self.kubeconfig}", *words], stdin=stdin, timeout=timeout)
 
     def succeeds(self, *words: str) -> bool:
-        return succeeds([path_of("kubectl"), f"--kubeconfig={self.kubeconfig}", *words])
+        return succeeds([find("kubectl"), f"--kubeconfig={self.kubeconfig}", *words])
 
     def get(self, *words: str) -> Any:
         """The parsed answer of `kubectl get WORDS`."""

@@ -1,29 +1,30 @@
 """The local cluster: one for the whole machine, shared by all checkouts, with its state in the cache.
 
-`up` mends what is missing while etcd and the API server live, and begins anew when they do not (after a crash or a reboot
-etcd's data cannot be trusted: it is not synced to disk). Images of the nodes outlive the cluster.
+`up` mends what is missing while etcd and the API server live, and begins anew when they do not (after a crash or a
+reboot etcd's data cannot be trusted: it is not synced to disk). Images of the nodes outlive the cluster.
 """
 
 import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
-from tests.cluster import dns, network, storage
+from tests.cluster import dns, network, packages, storage
 from tests.cluster.cgroups import Cgroups
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.images import nodetools
+from tests.cluster.images.build import Buildah, Engine
+from tests.cluster.images.load import load
 from tests.cluster.node import PLACES, Node, joining
 from tests.cluster.paths import cache
 from tests.cluster.shell import ClusterError, say, step
 
 NODES = 2
 GPUS_PER_NODE = 1
-_NEEDED = ("containerd", "runc", "ctr", "iptables", "conntrack", "ip", "nsenter", "unshare", "buildah", "mmdebstrap", "busybox")
 
 
 class LocalCluster:
@@ -83,13 +84,23 @@ class LocalCluster:
                 self._start_control_plane()
             with step(f"starting {NODES} nodes"):
                 self._start_nodes(fresh)
-            say(f"  the local cluster is up: {self.control_plane.server}, {NODES} nodes, {GPUS_PER_NODE} GPU each (pretended)")
+            say(f"  up: {self.control_plane.server}, {NODES} nodes, {GPUS_PER_NODE} pretended GPU on each")
 
     def down(self) -> None:
         """Take everything down; built programs and the nodes' images stay in the cache."""
         with self._lock():
             self._check_owner()
             self._take_down()
+
+    @property
+    def engine(self) -> Engine:
+        return Buildah()
+
+    def load(self, references: Sequence[str]) -> None:
+        if not self.running:
+            raise ClusterError("the local cluster does not run; `make cluster-up` starts it")
+        with self._lock():
+            load(self.nodes, references)
 
     def node(self, name: str) -> Node:
         """A node by its name; raises ClusterError naming those that exist."""
@@ -151,7 +162,7 @@ class LocalCluster:
         owner = network.owner()
         if owner is not None and owner != str(self.folder):
             raise ClusterError(
-                f"the bridge {network.BRIDGE} belongs to the cluster in {owner or 'an unknown place'}, this call is about "
+                f"the bridge {network.BRIDGE} belongs to the cluster in {owner or 'an unknown place'}, not to "
                 f"{self.folder}; call `make cluster-down` with that one's FALCON_CACHE first"
             )
 
@@ -174,7 +185,7 @@ def _check_machine() -> None:
         raise ClusterError("CLUSTER=local needs Linux; use CLUSTER=kind (Docker or Podman) or CLUSTER=current")
     if os.geteuid() != 0:
         raise ClusterError(
-            "CLUSTER=local needs root (network namespaces, containers); run it as root, or use CLUSTER=kind or CLUSTER=current"
+            "CLUSTER=local needs root (network namespaces, containers); use CLUSTER=kind or CLUSTER=current otherwise"
         )
-    if missing := [program for program in _NEEDED if shutil.which(program) is None]:
-        raise ClusterError(f"not installed: {', '.join(missing)}; `make cluster-deps` installs them (Debian, Ubuntu)")
+    if missing := packages.missing():
+        raise ClusterError(f"these packages are missing: {', '.join(missing)}; `make cluster-deps` installs them")

@@ -4,19 +4,30 @@
     node K          eth0    10.213.0.(10+K)   pods 10.214.K.0/24, each pod routed by its node (CNI plugin ptp)
     services        10.215.0.0/16             kube-proxy in each node; from the host through the first node
 
-Nothing is forwarded to the world outside: pods reach each other, the API server and the DNS, as tests want it. Interfaces
-and routes vanish with the namespaces and the bridge.
+Nothing is forwarded to the world outside: pods reach each other, the API server and the DNS, as tests want it.
+Interfaces and routes vanish with the namespaces and the bridge.
 """
 
 from pathlib import Path
 
-from tests.cluster.shell import ClusterError, run, succeeds
+from tests.cluster.shell import run, succeeds
 
 BRIDGE = "falcon0"
 ADDRESS = "10.213.0.1"
 PODS = "10.214.0.0/16"
 SERVICES = "10.215.0.0/16"
-_FORWARD_RULE = ("-i", BRIDGE, "-o", BRIDGE, "-m", "comment", "--comment", "falcon-finetune test cluster", "-j", "ACCEPT")
+_FORWARD_RULE = (
+    "-i",
+    BRIDGE,
+    "-o",
+    BRIDGE,
+    "-m",
+    "comment",
+    "--comment",
+    "falcon-finetune test cluster",
+    "-j",
+    "ACCEPT",
+)
 
 
 def node_address(index: int) -> str:
@@ -34,13 +45,8 @@ def owner() -> str | None:
 
 
 def create_bridge(state: Path) -> None:
-    """Make the bridge, unless it is there. Raises ClusterError when it belongs to another state folder."""
-    if (found := owner()) is not None:
-        if found != str(state):
-            raise ClusterError(
-                f"the bridge {BRIDGE} belongs to the cluster in {found or 'an unknown place'}; take that one down first "
-                "(`make cluster-down` with its FALCON_CACHE)"
-            )
+    """Make the bridge of the cluster in `state`, unless it is there."""
+    if owner() is not None:
         return
     run(["ip", "link", "add", BRIDGE, "type", "bridge"])
     run(["ip", "link", "set", BRIDGE, "alias", str(state)])
@@ -50,7 +56,7 @@ def create_bridge(state: Path) -> None:
 
 
 def _allow_between_nodes() -> None:
-    """Where a container engine made the host drop what it forwards, bridged frames between our nodes are dropped too."""
+    """Where a container engine made the host drop what it forwards, frames between our nodes are dropped too."""
     if succeeds(["iptables", "-S", "FORWARD"]) and "-P FORWARD DROP" in run(["iptables", "-S", "FORWARD"]):
         run(["iptables", "-I", "FORWARD", *_FORWARD_RULE])
 

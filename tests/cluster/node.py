@@ -34,7 +34,7 @@ class Node:
     images: Path
     control_plane: ControlPlane
     sandbox_image: str
-    cgroups: Cgroups = Cgroups()
+    cgroups: Cgroups
 
     @property
     def name(self) -> str:
@@ -70,6 +70,10 @@ class Node:
             hint=f"its log: {self.process('containerd').log}",
         )
 
+    def stop_runtime(self) -> None:
+        """End containerd alone; containers run on."""
+        self.process("containerd").stop()
+
     def start_agents(self) -> None:
         """Start kubelet and kube-proxy; the runtime must be up."""
         kubeconfig = self.control_plane.component_kubeconfig(self.name, f"system:node:{self.name}", "system:nodes")
@@ -92,6 +96,18 @@ class Node:
 
         log = self.process("kubelet").log
         wait_until(ready, timeout=timeout, what=f"{self.name} to be Ready", hint=f"its kubelet's log: {log}")
+
+    def wait_heartbeat(self, *, timeout: float) -> None:
+        """Wait until the node is Ready by word of a kubelet that lives now, not by what an old one left behind."""
+        lease = ("-n", "kube-node-lease", "get", "lease", self.name, "-ojsonpath={.spec.renewTime}")
+        before = self.control_plane.kubectl(*lease)
+        wait_until(
+            lambda: self.control_plane.kubectl(*lease) != before,
+            timeout=timeout,
+            what=f"the kubelet of {self.name}",
+            hint=f"its log: {self.process('kubelet').log}",
+        )
+        self.wait_ready(timeout=timeout)
 
     def stop(self) -> None:
         """End the node in order: agents, containers, containerd (so that its image store is closed properly)."""
@@ -116,23 +132,39 @@ class Node:
 
     def ctr(self, *words: Word) -> str:
         """Run containerd's client in the namespace that the kubelet's images and containers are in."""
-        return run(self._inside("ctr", "--namespace", "k8s.io", *words))
+        return run(self.ctr_command(*words))
+
+    def ctr_command(self, *words: Word) -> list[Word]:
+        return self._inside("ctr", "--namespace", "k8s.io", *words)
+
+    def image_names(self) -> set[str]:
+        return set(self.ctr("images", "list", "--quiet").split())
+
+    def content(self) -> set[str]:
+        """Digests of the layers and documents in the node's image store."""
+        return set(self.ctr("content", "list", "--quiet").split())
+
+    def containers(self) -> list[str]:
+        """Ids of the containers and sandboxes that containerd knows, running or not."""
+        return self.ctr("containers", "list", "--quiet").split()
 
     def forget_containers(self) -> None:
         """Remove what containerd remembers of containers whose cluster is gone; images stay."""
-        if containers := self.ctr("containers", "list", "--quiet").split():
+        if containers := self.containers():
             self.ctr("containers", "delete", *containers)
-            self.process("containerd").stop()
+            self.stop_runtime()
             self.start_runtime()
 
     def set_gpus(self, count: int) -> None:
-        """Pretend that the node has `count` GPUs. They are schedulable; nothing is mounted into a container for them."""
+        """Pretend that the node has `count` GPUs: schedulable, though nothing is mounted into a container for them."""
         # Without any device manager checkpoint a starting kubelet takes the node for a new one and sets GPUs to zero.
         checkpoints = self.state / "places/var/lib/kubelet/device-plugins"
         checkpoints.mkdir(parents=True, exist_ok=True)
         (checkpoints / "gpus-are-written-into-the-node-status").touch()
         patch = f'[{{"op":"add","path":"/status/capacity/{GPU.replace("/", "~1")}","value":"{count}"}}]'
-        self.control_plane.kubectl("patch", "node", self.name, "--subresource=status", "--type=json", f"--patch={patch}")
+        self.control_plane.kubectl(
+            "patch", "node", self.name, "--subresource=status", "--type=json", f"--patch={patch}"
+        )
 
     def _make_namespaces(self) -> None:
         ready = self.state / "namespaces-ready"

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tests.cluster.shell import ClusterError, Word
 
-
 _BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 

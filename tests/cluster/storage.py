@@ -1,7 +1,7 @@
 """ReadWriteMany volumes by claim: Rancher's local-path provisioner over one folder that all nodes see.
 
-The class is called `standard` and is the default one, on the local cluster as on kind (which ships the same provisioner,
-set to one folder per node; `kind.py` sets it to the shared one).
+The class is called `standard` and is the default one, on the local cluster as on kind (which ships the same
+provisioner, set to one folder per node; `kind.py` sets it to the shared one).
 """
 
 import json

@@ -79,15 +79,17 @@ def path_of(program: str) -> Path:
     return target
 
 
+def find(program: str) -> Path:
+    """A program that any cluster needs: ours when it is built, else an installed one, else ours built now."""
+    if not _BY_PROGRAM[program].built(program).exists() and (installed := shutil.which(program)):
+        return Path(installed)
+    return path_of(program)
+
+
 def build_all() -> None:
     """Build whatever the cache lacks (about ten minutes on two cores from nothing)."""
     for program in _BY_PROGRAM:
         path_of(program)
-
-
-def folders() -> list[Path]:
-    """Folders that hold the built programs, for a PATH."""
-    return [tool.built("").resolve() for tool in TOOLS]
 
 
 def _build(tool: Tool, program: str) -> None:

@@ -1,33 +1,45 @@
 """buildah with a storage of our own in the cache: image layers outlive the checkout, other storages stay untouched."""
 
-import json
 import os
+import shutil
 from pathlib import Path
-from typing import Any
 
 from tests.cluster.paths import cache
-from tests.cluster.shell import Word, run, succeeds
+from tests.cluster.shell import Word, run, say, succeeds
+
+_ROOM_NEEDED = 15 * 2**30
+"""Bytes; a build of the trainer's dependencies writes 6 GB of layers, the nodes take 11 GB."""
 
 
 def storage() -> Path:
     return cache() / "images" / "storage"
 
 
-def _options() -> list[Word]:
-    return ["--root", storage(), "--runroot", cache() / "images" / "run", "--storage-driver", "overlay"]
+def storage_options(graph: str = "--root", runroot: str = "--runroot") -> list[Word]:
+    """Options that select our storage (the programs of that family call them differently)."""
+    return [graph, storage(), runroot, cache() / "images" / "run", "--storage-driver", "overlay"]
 
 
 def buildah(*words: Word, timeout: float | None = None) -> str:
     """Run buildah as root on our storage. chroot isolation needs no privileges that a sandbox may lack."""
     environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
-    return run(["buildah", *_options(), *words], env=environment, timeout=timeout)
+    return run(["buildah", *storage_options(), *words], env=environment, timeout=timeout)
 
 
 def exists(image: str) -> bool:
-    return succeeds(["buildah", *_options(), "inspect", "--type", "image", image])
+    return succeeds(["buildah", *storage_options(), "inspect", "--type", "image", image])
 
 
-def images() -> list[dict[str, Any]]:
-    """Every image in the storage, as buildah lists it."""
-    listed: list[dict[str, Any]] = json.loads(buildah("images", "--json") or "[]") or []
-    return listed
+def remove(image: str) -> None:
+    """Forget a name; layers that other images or the build cache need stay."""
+    if exists(image):
+        buildah("rmi", image)
+
+
+def make_room() -> None:
+    """When the disk runs low, drop layers that no named image needs (the cache of earlier builds)."""
+    storage().mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(storage()).free
+    if free < _ROOM_NEEDED:
+        say(f"  only {free / 2**30:.0f} GiB are free: dropping cached layers of earlier builds in {storage()}")
+        buildah("rmi", "--prune")

@@ -34,9 +34,8 @@ def image() -> str:
 
 def load(node: "Node") -> None:
     """Import it into the node's image store, unless it is there."""
-    if image() in node.ctr("images", "list", "--quiet").split():
-        return
-    node.ctr("images", "import", "--digests=false", _archive())
+    if image() not in node.image_names():
+        node.ctr("images", "import", "--digests=false", _archive())
 
 
 def _archive() -> Path:
