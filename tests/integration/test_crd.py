@@ -126,6 +126,11 @@ NOT_YET: dict[str, Case] = {
     "an S3 model": ({"model": {"source": "s3://bucket/x"}}, "spec.model.source", "s3://"),
     "a preset": ({"model": {"preset": "falcon-7b"}}, "spec.model.preset", "model.preset"),
     "a template": ({"dataset": {"template": "x"}}, "spec.dataset.template", "dataset.template"),
+    "a weight": (
+        {"dataset": {"sources": [{"uri": "pvc://inputs/x", "weight": "2"}]}},
+        "spec.dataset.sources[0].weight",
+        "",
+    ),
     "validation": ({"dataset": {"validation": {"split": "t"}}}, "spec.dataset.validation", "dataset.validation"),
     "chat records": ({"dataset": {"format": "chat"}}, "spec.dataset.format", "supports only auto, dolly, alpaca"),
     "nvme": ({"training": {"deepspeed": {"offloadOptimizer": "nvme"}}}, "offloadOptimizer", "supports only none, cpu"),

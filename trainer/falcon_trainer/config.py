@@ -73,7 +73,9 @@ class DatasetSource(Wire):
         json_schema_extra=not_yet("this kind of source (pvc:// is)", allowed="self.startsWith('pvc://')"),
     )
     split: str | None = Field(default=None, max_length=64, json_schema_extra=not_yet("dataset.sources[].split"))
-    weight: Annotated[float, Real(above=0)] | None = Field(default=None, description="Share of this source.")
+    weight: Annotated[float, Real(above=0)] | None = Field(
+        default=None, description="Share of this source.", json_schema_extra=not_yet("dataset.sources[].weight")
+    )
 
 
 class Validation(Wire):

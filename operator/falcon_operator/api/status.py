@@ -85,19 +85,23 @@ class Condition(Reported):
 class DatasetStatus(Reported):
     """What the prepare stage made of the records."""
 
+    format: Word | None = Field(default=None, description="Shape of the records, given or recognised.")
     records: Count | None = None
-    skipped: Count | None = Field(default=None, description="Records left out because they could not be used.")
+    skipped: Count | None = Field(default=None, description="Records left out, as onInvalid and tooLong say.")
     truncated: Count | None = Field(default=None, description="Records cut at the length of a row.")
     sequences: Count | None = Field(default=None, description="Rows of tokens.")
     tokens: Count | None = None
-    packing_efficiency: Word | None = Field(default=None, description="Share of the rows that is no padding, as 97.3%.")
+    trained_tokens: Count | None = Field(default=None, description="Tokens that count in the loss.")
+    packing_efficiency: Word | None = Field(
+        default=None, description="Share of the rows that is no padding, a decimal string."
+    )
 
 
 class ModelStatus(Reported):
-    """The base model as it was resolved."""
+    """The base model as it was found."""
 
-    path: Annotated[str, Field(max_length=1024)] | None = None
-    revision: Word | None = Field(default=None, description="Commit that an hf:// source resolved to.")
+    source: Annotated[str, Field(max_length=512)] | None = None
+    commit: Word | None = Field(default=None, description="What the revision of an hf:// source resolved to.")
     parameters: Count | None = None
     bytes: Count | None = None
 
