@@ -50,7 +50,7 @@ format: venv ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-crds: venv ## Write crds/, the chart's copy and deploy/operator.yaml anew from the models in operator/falcon_operator/api
+crds: venv ## Write crds/, the chart's CRD and deploy/operator.yaml anew from the models
 	$(BIN)/python -m falcon_operator.api.crd --write
 	deploy/render
 
