@@ -1,6 +1,5 @@
 """The API server's own validation: what is refused, where, and with which words."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,40 +8,12 @@ import yaml
 
 from falcon_operator.api.resource import FalconFineTune
 from tests.cluster.kubectl import Kubectl
-from tests.cluster.shell import ClusterError
+from tests.integration.applying import apply, in_namespace, refusal, set_status
 from tests.integration.conftest import REPOSITORY
 from tests.unit.operator.api.runs import laid_over, resource
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
 OWN_CLAIM = {"size": None, "claimName": "mine"}
-
-
-def in_namespace(obj: Mapping[str, Any], namespace: str) -> dict[str, Any]:
-    """What a user would write: no uid, no generation, absent fields left out."""
-    metadata = {"name": obj["metadata"]["name"], "namespace": namespace}
-    return {**obj, "metadata": metadata, "spec": without_none(obj["spec"])}
-
-
-def without_none(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: without_none(item) for key, item in value.items() if item is not None}
-    return value
-
-
-def apply(kubectl: Kubectl, obj: Mapping[str, Any], *words: str) -> None:
-    kubectl("apply", *words, "-f", "-", stdin=json.dumps(obj))
-
-
-def refusal(kubectl: Kubectl, obj: Mapping[str, Any]) -> str:
-    """What `kubectl apply` says."""
-    with pytest.raises(ClusterError) as caught:
-        apply(kubectl, obj, "--dry-run=server")
-    return str(caught.value)
-
-
-def set_status(kubectl: Kubectl, namespace: str, name: str, status: Mapping[str, Any]) -> None:
-    patch = json.dumps({"status": status})
-    kubectl("-n", namespace, "patch", "fft", name, "--subresource=status", "--type=merge", "-p", patch)
 
 
 Case = tuple[Mapping[str, Any], str, str]
@@ -191,77 +162,6 @@ def test_labels_and_free_parts_are_kept(kubectl: Kubectl, namespace: str) -> Non
     stored = kubectl.get("-n", namespace, "fft", "kept")
     assert stored["spec"]["podTemplate"]["train"]["affinity"] == affinity
     assert stored["metadata"]["labels"] == {"team": "nlp"}
-
-
-FIXED: dict[str, tuple[Mapping[str, Any], str]] = {
-    "the model": ({"model": {"source": "pvc://inputs/other"}}, "spec.model"),
-    "an optional part of the model": ({"model": {"revision": "main"}}, "spec.model"),
-    "the records": ({"dataset": {"sources": [{"uri": "pvc://inputs/others.jsonl"}]}}, "spec.dataset"),
-    "one more source": (
-        {"dataset": {"sources": [{"uri": "pvc://inputs/records.jsonl"}, {"uri": "pvc://inputs/more.jsonl"}]}},
-        "spec.dataset",
-    ),
-    "the adapter": ({"lora": {"rank": 8}}, "spec.lora"),
-    "the training": ({"training": {"learningRate": "2e-4"}}, "spec.training"),
-    "an optional part of the training": ({"training": {"maxSteps": 5}}, "spec.training"),
-    "the workspace": ({"workspace": {"size": "4Gi"}}, "spec.workspace"),
-}
-FREE: dict[str, Mapping[str, Any]] = {
-    "the gang": {"gang": {"maxRestarts": 9}},
-    "the server's GPUs": {"serve": {"gpus": 1}},
-    "pod templates": {"podTemplate": {"train": {"nodeSelector": {"pool": "gpu"}}}},
-    "whether it is served": {"serve": {"enabled": False}},
-}
-
-
-@pytest.fixture
-def accepted(kubectl: Kubectl, namespace: str) -> str:
-    """Namespace of a run `run` that the operator has accepted."""
-    apply(kubectl, in_namespace(resource("run"), namespace))
-    set_status(kubectl, namespace, "run", {"acceptedSpecHash": "0123456789abcdef"})
-    return namespace
-
-
-@pytest.mark.parametrize("name", FIXED)
-def test_once_accepted_it_cannot_change(kubectl: Kubectl, accepted: str, name: str) -> None:
-    changes, path = FIXED[name]
-    said = refusal(kubectl, in_namespace(resource("run", **changes), accepted))
-    assert f"{path}: " in said
-    assert "cannot change once the run is accepted: create a new FalconFineTune" in said
-
-
-@pytest.mark.parametrize("name", FIXED)
-def test_before_it_is_accepted_it_may_change(kubectl: Kubectl, namespace: str, name: str) -> None:
-    apply(kubectl, in_namespace(resource("run"), namespace))
-    apply(kubectl, in_namespace(resource("run", **FIXED[name][0]), namespace))
-
-
-@pytest.mark.parametrize("name", FREE)
-def test_once_accepted_it_may_still_change(kubectl: Kubectl, accepted: str, name: str) -> None:
-    apply(kubectl, in_namespace(resource("run", **FREE[name]), accepted))
-
-
-def test_an_optional_part_cannot_be_taken_away_either(kubectl: Kubectl, namespace: str) -> None:
-    before = in_namespace(resource("run", training={"maxSteps": 5}), namespace)
-    apply(kubectl, before)
-    set_status(kubectl, namespace, "run", {"acceptedSpecHash": "0123456789abcdef"})
-    assert "spec.training: " in refusal(kubectl, in_namespace(resource("run"), namespace))
-
-
-def test_a_volume_of_one_node_keeps_its_run_on_one_node(kubectl: Kubectl, accepted: str) -> None:
-    said = refusal(kubectl, in_namespace(resource("run", gang={"nodes": 2}), accepted))
-    assert "the workspace was created for one node" in said
-    said = refusal(kubectl, in_namespace(resource("run", serve={"replicas": 2}), accepted))
-    assert "workspace.accessMode ReadWriteMany" in said
-
-
-def test_a_merged_models_type_is_fixed(kubectl: Kubectl, accepted: str) -> None:
-    apply(kubectl, in_namespace(resource("run", merge={"dtype": "float16"}), accepted))
-    merged = {"path": "runs/run/merged/x", "digest": f"sha256:{'0' * 64}", "bytes": 1}
-    set_status(kubectl, accepted, "run", {"merged": merged})
-    said = refusal(kubectl, in_namespace(resource("run", merge={"dtype": "float32"}), accepted))
-    assert "spec.merge.dtype" in said
-    assert "merged already" in said
 
 
 STATUS: dict[str, Any] = {

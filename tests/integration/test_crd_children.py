@@ -1,7 +1,7 @@
 """The manifests of the stages, judged by the real API server, Job controller and scheduler."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from falcon_operator.api.names import MAX_NAME, STAGES, StageName
 from falcon_operator.api.resource import FalconFineTune
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.shell import ClusterError, wait_until
+from tests.integration.applying import restricted_namespace
 from tests.unit.operator.api.runs import resource
 from tests.unit.operator.stages.manifests import children, pod, workload
 
@@ -63,16 +64,23 @@ def as_pod(run: FalconFineTune, stage: StageName) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod"} | template | {"metadata": metadata}
 
 
+@pytest.fixture(scope="module")
+def restricted(kubectl: Kubectl) -> Iterator[str]:
+    """A namespace in which nothing is created."""
+    with restricted_namespace(kubectl) as namespace:
+        yield namespace
+
+
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("name", RUNS)
 def test_the_restricted_profile_admits_a_stages_pod(
-    kubectl: Kubectl, namespace: str, name: str, stage: StageName
+    kubectl: Kubectl, restricted: str, name: str, stage: StageName
 ) -> None:
-    create(kubectl, as_pod(run_in(namespace, **RUNS[name]), stage), "--dry-run=server")
+    create(kubectl, as_pod(run_in(restricted, **RUNS[name]), stage), "--dry-run=server")
 
 
-def test_the_namespace_does_enforce_the_restricted_profile(kubectl: Kubectl, namespace: str) -> None:
-    obj = as_pod(run_in(namespace), "train")
+def test_the_namespace_does_enforce_the_restricted_profile(kubectl: Kubectl, restricted: str) -> None:
+    obj = as_pod(run_in(restricted), "train")
     del obj["spec"]["securityContext"]["seccompProfile"]
     with pytest.raises(ClusterError, match="violates PodSecurity"):
         create(kubectl, obj, "--dry-run=server")
@@ -80,15 +88,15 @@ def test_the_namespace_does_enforce_the_restricted_profile(kubectl: Kubectl, nam
 
 @pytest.mark.parametrize("run_name", ["support-bot", "a" * MAX_NAME])
 @pytest.mark.parametrize("name", RUNS)
-def test_the_api_server_takes_every_child(kubectl: Kubectl, namespace: str, name: str, run_name: str) -> None:
-    for child in children(run_in(namespace, run_name, **RUNS[name])):
+def test_the_api_server_takes_every_child(kubectl: Kubectl, restricted: str, name: str, run_name: str) -> None:
+    for child in children(run_in(restricted, run_name, **RUNS[name])):
         said = create(kubectl, child, "--dry-run=server")
         assert child["metadata"]["name"] in said
 
 
-def test_a_misspelt_field_of_a_free_part_is_told_when_the_pod_is_made(kubectl: Kubectl, namespace: str) -> None:
+def test_a_misspelt_field_of_a_free_part_is_told_when_the_pod_is_made(kubectl: Kubectl, restricted: str) -> None:
     affinity: dict[str, Any] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExekution": {}}}
-    run = run_in(namespace, podTemplate={"merge": {"affinity": affinity}})
+    run = run_in(restricted, podTemplate={"merge": {"affinity": affinity}})
     with pytest.raises(ClusterError, match="unknown field"):
         create(kubectl, workload(run, "merge"), "--dry-run=server")
 

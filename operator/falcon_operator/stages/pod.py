@@ -144,6 +144,8 @@ def launcher_probe() -> Manifest:
 
 def _env(plan: PodPlan, template: PreparePodTemplate) -> list[Manifest]:
     defaults = {"HOME": volumes.SCRATCH, "HF_HOME": f"{volumes.SCRATCH}/huggingface"}
+    if plan.stage != "prepare":
+        defaults["HF_HUB_OFFLINE"] = "1"  # everything lies on the workspace; a library must not look for it elsewhere
     found: dict[str, Manifest] = {name: {"name": name, "value": value} for name, value in defaults.items()}
     found |= {variable.name: variable.to_wire() for variable in template.env or []}
     for name, path in (("POD_NAME", "metadata.name"), ("POD_UID", "metadata.uid")):
