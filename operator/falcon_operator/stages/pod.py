@@ -143,11 +143,8 @@ def launcher_probe() -> Manifest:
 
 
 def _env(plan: PodPlan, template: PreparePodTemplate) -> list[Manifest]:
-    defaults = {"HOME": volumes.SCRATCH, "HF_HOME": f"{volumes.SCRATCH}/huggingface"}
-    if plan.stage != "prepare":
-        defaults["HF_HUB_OFFLINE"] = "1"  # everything lies on the workspace; a library must not look for it elsewhere
-    found: dict[str, Manifest] = {name: {"name": name, "value": value} for name, value in defaults.items()}
-    found |= {variable.name: variable.to_wire() for variable in template.env or []}
+    """The run's variables and ours; folders for caches are the image's, defaults of the stages the launcher's."""
+    found: dict[str, Manifest] = {variable.name: variable.to_wire() for variable in template.env or []}
     for name, path in (("POD_NAME", "metadata.name"), ("POD_UID", "metadata.uid")):
         found[name] = {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
     told = {"FALCON_GRACE_SECONDS": str(plan.grace_seconds - LAUNCHER_SECONDS)} | dict(plan.env)

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from falcon_operator.api.names import STAGES
 from tests.unit.operator.api.runs import a_run
 from tests.unit.operator.stages.manifests import container, env, mounts, pod
 
@@ -72,12 +71,6 @@ def test_a_variable_may_come_from_a_source() -> None:
     assert env(run, "train")["WANDB_API_KEY"] == source
 
 
-def test_our_defaults_give_way_to_the_template() -> None:
-    run = a_run(podTemplate={"all": {"env": [{"name": "HF_HOME", "value": "/cache"}]}})
-    assert env(run, "prepare")["HF_HOME"] == "/cache"
-    assert env(a_run(), "prepare")["HF_HOME"] == "/tmp/huggingface"
-
-
 def test_labels_that_children_are_found_by_cannot_be_taken() -> None:
     run = a_run(podTemplate={"all": {"labels": {"falcon-finetune.dev/run": "other", "team": "nlp"}}})
     found = pod(run, "train")["metadata"]["labels"]
@@ -116,8 +109,3 @@ def test_annotations_reach_the_pods() -> None:
     run = a_run(podTemplate={"all": {"annotations": {"a.example/x": "1"}}})
     assert pod(run, "serve")["metadata"]["annotations"] == {"a.example/x": "1"}
     assert "annotations" not in pod(a_run(), "serve")["metadata"]
-
-
-def test_only_the_prepare_pod_looks_beyond_the_workspace() -> None:
-    offline = [stage for stage in STAGES if env(a_run(), stage).get("HF_HUB_OFFLINE") == "1"]
-    assert offline == ["train", "merge", "serve"]
