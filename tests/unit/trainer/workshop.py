@@ -13,6 +13,7 @@ from falcon_trainer.beats import Beats
 from falcon_trainer.config import RunConfig
 from falcon_trainer.layout import RunLayout
 from falcon_trainer.tiny import make_base, texts_of, train_tokenizer
+from tests.unit.trainer.ranks import Ranks
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 RECORDS = REPOSITORY / "examples" / "data" / "dolly-mini.jsonl"
@@ -83,15 +84,13 @@ class Workshop:
     def beats(self, stage: str) -> Beats:
         return Beats(stage, directory=self.root / "runtime")
 
-    def torchrun(self, program: str, config: RunConfig, *, ranks: int = 2, **environment: str) -> None:
-        """Runs a Python program in every rank of one node; fails with the log where a rank fails."""
-        (self.root / "run.json").write_text(config.model_dump_json(by_alias=True, exclude_none=True))
+    def torchrun(self, program: str, config: RunConfig, *, ranks: int = 2) -> None:
+        """Runs a Python program under torchrun, in every rank of one node; fails with the log where a rank fails."""
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-        (self.root / "program.py").write_text(program)
         done = subprocess.run(
-            [*command, str(self.root / "program.py")],
+            [*command, str(self._told(program, config))],
             cwd=REPOSITORY,
-            env={**os.environ, **self.environment(), **environment},
+            env={**os.environ, **self.environment()},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -99,6 +98,16 @@ class Workshop:
             check=False,
         )
         assert done.returncode == 0, done.stdout[-6000:]
+
+    def fork(self, gang: Ranks, program: str, config: RunConfig, *, ranks: int = 2) -> None:
+        """As torchrun, in ranks that need not import."""
+        gang.run(self._told(program, config), self.environment(), ranks)
+
+    def _told(self, program: str, config: RunConfig) -> Path:
+        self.root.mkdir(parents=True, exist_ok=True)
+        (self.root / "run.json").write_text(config.model_dump_json(by_alias=True, exclude_none=True))
+        (self.root / "program.py").write_text(program)
+        return self.root / "program.py"
 
     def environment(self) -> dict[str, str]:
         return {
