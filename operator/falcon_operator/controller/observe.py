@@ -61,10 +61,11 @@ class Observer:
         attempts = attempts_of(run, await self._train_jobs(run)) if stage == "train" else {}
         newest = newest_attempt(run.status, attempts)
         objects = await self._objects(key, references(run, self._settings, stage, newest))
-        pods = await self._pods(run, stage, newest, objects)
         unseen = objects.get(Reference("Job", train_job_name(run, newest + 1)))
         if stage == "train" and unseen and owned_by(unseen, run.metadata.uid):
             attempts[newest + 1] = unseen  # somebody took its label away
+        maker = _maker(run, stage, objects, attempts)
+        pods = await self._pods(run, stage, newest, maker) if stage else []
         return Snapshot(
             metadata=metadata,
             status=run.status,
@@ -72,7 +73,7 @@ class Observer:
             objects=objects,
             attempts=attempts,
             pods=pods,
-            events=await self._events(key, _parents(run, stage, objects, attempts), pods),
+            events=await self._events(key, maker, pods, objects) if maker else (),
             progress=self._said(key, stage, pods),
         )
 
@@ -83,29 +84,35 @@ class Observer:
         found = await asyncio.gather(*(self._kube.get(each.kind, key.namespace, each.name) for each in names))
         return {reference(obj): obj for obj in found if obj is not None}
 
-    async def _pods(
-        self, run: FalconFineTune, stage: StageName | None, attempt: int, objects: dict[Reference, Object]
-    ) -> list[Object]:
-        if stage is None or (stage == "train" and attempt == 0):
+    async def _pods(self, run: FalconFineTune, stage: StageName, attempt: int, maker: Object | None) -> list[Object]:
+        if (stage == "train" and attempt == 0) or (stage == "serve" and (maker is None or available(maker))):
             return []
-        if stage == "serve":
-            deployment = objects.get(Reference("Deployment", stage_name(run, "serve")))
-            if deployment is None or available(deployment):
-                return []
         labels = f"{RUN_LABEL}={run.name},{STAGE_LABEL}={stage}"
         if stage == "train":
             labels += f",{ATTEMPT_LABEL}={attempt}"
-        return await self._kube.find("Pod", run.namespace, labels=labels)
+        pods = await self._kube.find("Pod", run.namespace, labels=labels)
+        if maker is None or stage == "serve":
+            return pods
+        # A Job that was deleted and made again leaves pods behind for a while, which say nothing of the new one.
+        return [pod for pod in pods if owned_by(pod, uid(maker))]
 
-    async def _events(self, key: Key, parents: list[Object], pods: list[Object]) -> list[Object]:
-        """Warnings about what keeps a stage without running pods from starting."""
-        if not parents or any_runs(pods) or any(status(pod).get("phase") == "Succeeded" for pod in pods):
+    async def _events(
+        self, key: Key, maker: Object, pods: list[Object], objects: dict[Reference, Object]
+    ) -> list[Object]:
+        """Warnings about what keeps a stage without running pods from starting: what makes the pods, the pods, and the
+        workspace's claim until it is bound.
+        """
+        if any_runs(pods) or any(status(pod).get("phase") == "Succeeded" for pod in pods):
+            return []
+        if maker["kind"] == "Deployment" and available(maker):
             return []
         waiting = [pod for pod in pods if status(pod).get("phase") == "Pending"][:PODS_WITH_EVENTS]
+        claims = [obj for name, obj in objects.items() if name.kind == "PersistentVolumeClaim"]
+        pending = [claim for claim in claims if status(claim).get("phase") == "Pending"]
         found = await asyncio.gather(
             *(
                 self._kube.find("CoreEvent", key.namespace, fields=f"involvedObject.uid={uid(about)},type=Warning")
-                for about in [*parents, *waiting]
+                for about in [maker, *waiting, *pending]
             )
         )
         return [event for events in found for event in events]
@@ -116,15 +123,12 @@ class Observer:
         return self._progress.latest(key, pod) if pod else None
 
 
-def _parents(
+def _maker(
     run: FalconFineTune, stage: StageName | None, objects: dict[Reference, Object], attempts: dict[int, Object]
-) -> list[Object]:
-    """What has Events of its own while its pods do not run: what makes them, and the claim until it is bound."""
-    if stage == "train":
-        return [attempts[max(attempts)]] if attempts else []
+) -> Object | None:
+    """What makes the pods of the stage: its Job, of the train stage the newest one, or the Deployment."""
     if stage is None:
-        return []
-    maker = objects.get(Reference("Deployment" if stage == "serve" else "Job", stage_name(run, stage)))
-    claims = [obj for ref, obj in objects.items() if ref.kind == "PersistentVolumeClaim"]
-    pending = [claim for claim in claims if status(claim).get("phase") == "Pending"]
-    return [maker, *pending] if maker else []
+        return None
+    if stage == "train":
+        return attempts[max(attempts)] if attempts else None
+    return objects.get(Reference("Deployment" if stage == "serve" else "Job", stage_name(run, stage)))

@@ -3,14 +3,13 @@
 from falcon_operator.api.status import AttemptStatus, TrainingStatus
 from falcon_operator.controller.flow import gang, ledger
 from falcon_operator.controller.flow.attempt import Attempt, start
+from falcon_operator.controller.flow.pending import STOPPING
 from falcon_operator.controller.flow.report import Occasion, Report
 from falcon_operator.objects import being_deleted
 from falcon_operator.policy import failure, restart
 from falcon_operator.policy.failure import Failure, Kind
 from falcon_operator.stages.naming import train_job_name
 
-STOPPING = 5.0
-"""Seconds between two looks at pods that are asked to stop; their own events usually come first."""
 EXHAUSTED = "RestartsExhausted"
 
 

@@ -14,7 +14,8 @@ from falcon_operator.api.names import StageName
 from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.api.status import ConditionType, DatasetStatus, ModelStatus
 from falcon_operator.controller.flow.children import children, compare
-from falcon_operator.controller.flow.pending import PATIENCE, name_conflict, patience, waiting
+from falcon_operator.controller.flow.gang import still_there
+from falcon_operator.controller.flow.pending import PATIENCE, STOPPING, name_conflict, patience, waiting
 from falcon_operator.controller.flow.report import Occasion, Report
 from falcon_operator.controller.flow.snapshot import Reference, Snapshot
 from falcon_operator.objects import Object, holds, status
@@ -60,6 +61,9 @@ def _look(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now:
     if wanting.conflict:
         return name_conflict(kind, wanting.conflict)
     job = snapshot.objects.get(Reference("Job", stage_name(run, name)))
+    if job is None and (left := still_there(snapshot.pods, now)):
+        text = f"the {name} stage starts when pod {left[0]['metadata']['name']} of a deleted Job has stopped"
+        return Report(finding=Finding(type=kind, status="Unknown", reason="Starting", message=text), again=STOPPING)
     if job is None or wanting.leaving:
         finding = Finding(type=kind, status="Unknown", reason="Starting", message=f"the {name} stage starts")
         return Report(finding=finding, write=wanting.write, again=PATIENCE)

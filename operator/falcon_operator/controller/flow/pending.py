@@ -14,6 +14,8 @@ PATIENCE = 60.0
 """Seconds until a run that is under way is looked at although no event came: a lost event costs at most this."""
 FIRST_LOOKS = ((120.0, 5.0), (900.0, 15.0))
 """(age of the wait, pause): Events are not watched, so pods that do not start are asked about, ever more rarely."""
+STOPPING = 5.0
+"""Seconds between two looks at pods that are asked to stop; their own events usually come first."""
 PROGRESS = 10.0
 """Seconds between two looks at a running pod's progress."""
 
