@@ -23,6 +23,10 @@ class Admin(Kube):
         target = path(kind, namespace, name) + (f"/{subresource}" if subresource else "")
         return await self._write("PATCH", target, body, content="application/merge-patch+json")
 
+    async def create_event(self, namespace: str, event: Object) -> None:
+        """Creates a core/v1 Event, the kind that kubelets write."""
+        await self._write("POST", path("CoreEvent", namespace), event)
+
     async def remove(self, kind: str, namespace: str, name: str, grace: int | None = None) -> None:
         """Deletes the object under this name, whichever it is."""
         body: Object = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
+import aiohttp
+
 from falcon_operator.controller.kube import ApiError
 from falcon_operator.objects import Object, annotations, being_deleted, labels, stamp, status
 from falcon_trainer.config import Artifact
@@ -39,6 +41,10 @@ def success(pod: Object) -> End:
     """The stage ends well; of a gang only rank 0 tells the result."""
     stage, index = labels(pod)[STAGE], labels(pod).get(INDEX, "0")
     return 0, Outcome(reason="Completed", message=f"{stage} completed", result=RESULTS[stage] if index == "0" else None)
+
+
+def runs_on(pod: Object) -> End | None:
+    """The stage does not end."""
 
 
 def failure(code: int, reason: str, message: str, *, retryable: bool) -> End:
@@ -90,7 +96,7 @@ class Kubelet:
         now = stamp(datetime.now(UTC))
         event = {
             "apiVersion": "v1",
-            "kind": "CoreEvent",  # the name under which the client knows core/v1 Events
+            "kind": "Event",
             "metadata": {"generateName": f"{metadata['name']}.", "namespace": self._namespace},
             "involvedObject": {"apiVersion": about["apiVersion"], "kind": about["kind"], **regarding},
             "type": "Warning",
@@ -100,7 +106,7 @@ class Kubelet:
             "firstTimestamp": now,
             "lastTimestamp": now,
         }
-        await self._admin.create(event)
+        await self._admin.create_event(self._namespace, event)
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator["Kubelet"]:
@@ -115,9 +121,10 @@ class Kubelet:
 
     async def _play(self) -> None:
         while True:
-            for pod in await self._admin.find("Pod", self._namespace):
-                with suppress(ApiError):  # the pod went away in between
-                    await self._attend(pod)
+            with suppress(aiohttp.ClientError, OSError):  # the API server is being restarted
+                for pod in await self._admin.find("Pod", self._namespace):
+                    with suppress(ApiError):  # the pod went away in between
+                        await self._attend(pod)
             await asyncio.sleep(0.1)
 
     async def _attend(self, pod: Object) -> None:

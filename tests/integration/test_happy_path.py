@@ -6,7 +6,7 @@ import json
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.kubectl import Kubectl
 from tests.integration.api import api_client, until
-from tests.integration.kubelet import ADAPTER, MERGED, success
+from tests.integration.kubelet import ADAPTER, MERGED, runs_on, success
 from tests.integration.lab import SPEC, Lab
 from tests.integration.recorder import recording
 
@@ -93,7 +93,7 @@ async def test_more_replicas_are_rolled_out_and_a_server_that_is_not_wanted_goes
 
 
 async def test_the_workspace_is_made_and_a_retained_one_taken_over(lab: Lab, kubectl: Kubectl) -> None:
-    lab.kubelet.stages["prepare"] = lambda _: None
+    lab.kubelet.stages["prepare"] = runs_on
     async with lab.operator():
         await lab.submit(workspace={"claimName": None, "size": "1Gi", "storageClassName": "none"})
         claim = await until("the claim", lambda: lab.admin.get("PersistentVolumeClaim", lab.namespace, "r-workspace"))

@@ -8,9 +8,11 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.processes import Process
 from tests.integration.api import api_client, until
-from tests.integration.kubelet import Fate, success
+from tests.integration.kubelet import runs_on, success
 from tests.integration.lab import Lab
 from tests.integration.recorder import recording
+
+STAGES = ("prepare", "train", "merge", "serve")
 
 
 def holder(kubectl: Kubectl, lab: Lab) -> str:
@@ -42,17 +44,15 @@ async def until_dead(process: Process) -> float:
 async def test_an_operator_that_is_killed_in_each_stage_makes_nothing_twice(
     lab: Lab, control_plane: ControlPlane, kubectl: Kubectl
 ) -> None:
-    hold: Fate = lambda pod: None  # noqa: E731
-    for stage in ("prepare", "train", "merge"):
-        lab.kubelet.stages[stage] = hold
+    lab.kubelet.stages = dict.fromkeys(STAGES, runs_on)
     async with api_client(control_plane.kubeconfig) as api, recording(api, lab.namespace) as recorder:
         await lab.submit()
-        for number, stage in enumerate(("prepare", "train", "merge", "serve")):
+        for number, stage in enumerate(STAGES):
             process = lab.start_process(f"operator-{number}", FALCON_HEALTH_PORT=str(18081 + number))
             await lab.until_pods(stage, 2 if stage == "train" else 1)
             process.kill()
             kubectl("-n", lab.namespace, "delete", "lease", "falcon-operator")  # as if it had run out
-            lab.kubelet.stages[stage] = success
+            lab.kubelet.stages[stage] = runs_on if stage == "serve" else success
         lab.start_process("operator-last", FALCON_HEALTH_PORT="18090")
         await lab.until_condition("Ready", "True")
         assert recorder.made_twice() == {}
@@ -90,11 +90,11 @@ async def test_a_leader_whose_lease_is_taken_ends(lab: Lab, kubectl: Kubectl) ->
 
 
 async def test_a_run_goes_on_after_the_api_server_was_gone(lab: Lab, control_plane: ControlPlane) -> None:
-    lab.kubelet.stages["train"] = lambda pod: None
+    lab.kubelet.stages["train"] = runs_on
     lab.start_process("patient", FALCON_HEALTH_PORT="18095")
     await lab.submit()
     await lab.until_pods("train", 2)
-    await asyncio.to_thread(control_plane.restart_api_server)
+    control_plane.restart_api_server()  # in this thread, with which the API server would end
     lab.kubelet.stages["train"] = success
     await lab.until_condition("Ready", "True", seconds=60)
     assert lab.processes[-1].alive

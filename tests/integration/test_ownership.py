@@ -5,7 +5,7 @@ import json
 
 from tests.cluster.kubectl import Kubectl
 from tests.integration.api import until
-from tests.integration.kubelet import success
+from tests.integration.kubelet import runs_on, success
 from tests.integration.lab import CLAIM, Lab
 
 
@@ -26,7 +26,7 @@ async def test_deleting_a_run_takes_its_children_and_leaves_the_users_claim(lab:
 
 
 async def test_a_run_that_is_deleted_while_it_prepares_leaves_nothing(lab: Lab) -> None:
-    lab.kubelet.stages["prepare"] = lambda pod: None
+    lab.kubelet.stages["prepare"] = runs_on
     async with lab.operator():
         await lab.submit()
         await lab.until_pods("prepare", 1)
@@ -37,7 +37,7 @@ async def test_a_run_that_is_deleted_while_it_prepares_leaves_nothing(lab: Lab) 
 
 
 async def test_a_run_made_anew_under_its_name_waits_for_the_old_ones_children(lab: Lab) -> None:
-    lab.kubelet.stages["prepare"] = lambda pod: None
+    lab.kubelet.stages["prepare"] = runs_on
     async with lab.operator():
         await lab.submit()
         await lab.until_pods("prepare", 1)

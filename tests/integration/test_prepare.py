@@ -4,7 +4,7 @@ import asyncio
 
 from falcon_trainer.outcome import ExitCode
 from tests.integration.api import until
-from tests.integration.kubelet import failure, success
+from tests.integration.kubelet import failure, runs_on, success
 from tests.integration.lab import Lab
 
 BROKEN = "records.jsonl, line 3: the field response is missing"
@@ -38,7 +38,7 @@ async def test_a_remote_that_is_away_is_asked_again(lab: Lab) -> None:
 
 
 async def test_a_result_that_was_lost_with_its_pod_is_asked_for_again(lab: Lab) -> None:
-    lab.kubelet.stages["prepare"] = lambda pod: None
+    lab.kubelet.stages["prepare"] = runs_on
     async with lab.operator():
         await lab.submit()
         (pod,) = await lab.until_pods("prepare", 1)
