@@ -142,7 +142,8 @@ def from_step_3(origin: Workshop, root: Path) -> Workshop:
 
 
 def adapter(shop: Workshop) -> dict[str, torch.Tensor]:
-    return load_file(next(shop.layout.root.glob("adapter/*/adapter_model.safetensors")))
+    tensors: dict[str, torch.Tensor] = load_file(next(shop.layout.root.glob("adapter/*/adapter_model.safetensors")))
+    return tensors
 
 
 def largest_difference(one: Workshop, other: Workshop) -> float:
@@ -165,7 +166,8 @@ def test_training_learns_and_reports(finished: Finished) -> None:
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     assert lines[-1]["loss"] < lines[0]["loss"]
     assert lines[0]["learningRate"] < lines[1]["learningRate"] > lines[-1]["learningRate"]
-    assert (result["step"], float(result["loss"])) == (6, pytest.approx(lines[-1]["loss"], rel=1e-5))
+    assert result["step"] == 6
+    assert float(result["loss"]) == pytest.approx(lines[-1]["loss"], rel=1e-5)
     beat = json.loads((shop.root / "runtime" / "beat-0.json").read_text())
     assert (beat["phase"], beat["step"], beat["totalSteps"], beat["lastCheckpointStep"]) == ("save", 6, 6, 6)
 

@@ -81,7 +81,7 @@ def test_training_rows_end_where_the_run_ends(tmp_path: Path) -> None:
     ],
 )
 def test_total_steps(training: dict[str, int], rows: int, steps: int) -> None:
-    assert total_steps(Training(**training), rows) == steps  # type: ignore[arg-type]
+    assert total_steps(Training(**training), rows) == steps
 
 
 @pytest.mark.parametrize(
