@@ -64,7 +64,7 @@ class Observer:
         unseen = objects.get(Reference("Job", train_job_name(run, newest + 1)))
         if stage == "train" and unseen and owned_by(unseen, run.metadata.uid):
             attempts[newest + 1] = unseen  # somebody took its label away
-        maker = _maker(run, stage, objects, attempts)
+        maker = attempts.get(newest) if stage == "train" else _maker(run, stage, objects)
         pods = await self._pods(run, stage, newest, maker) if stage else []
         return Snapshot(
             metadata=metadata,
@@ -123,12 +123,7 @@ class Observer:
         return self._progress.latest(key, pod) if pod else None
 
 
-def _maker(
-    run: FalconFineTune, stage: StageName | None, objects: dict[Reference, Object], attempts: dict[int, Object]
-) -> Object | None:
-    """What makes the pods of the stage: its Job, of the train stage the newest one, or the Deployment."""
-    if stage is None:
-        return None
-    if stage == "train":
-        return attempts[max(attempts)] if attempts else None
-    return objects.get(Reference("Deployment" if stage == "serve" else "Job", stage_name(run, stage)))
+def _maker(run: FalconFineTune, stage: StageName | None, objects: dict[Reference, Object]) -> Object | None:
+    """What makes the pods of a stage other than train: its Job or its Deployment."""
+    kind = "Deployment" if stage == "serve" else "Job"
+    return objects.get(Reference(kind, stage_name(run, stage))) if stage else None
