@@ -4,12 +4,11 @@
 reboot etcd's data cannot be trusted: it is not synced to disk). Images of the nodes outlive the cluster.
 """
 
-import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.images import nodetools
 from tests.cluster.images.build import Buildah, Engine
 from tests.cluster.images.load import load
+from tests.cluster.locks import exclusively
 from tests.cluster.node import PLACES, Node, joining
 from tests.cluster.paths import cache
 from tests.cluster.shell import ClusterError, say, step
@@ -166,17 +166,9 @@ class LocalCluster:
                 f"{self.folder}; call `make cluster-down` with that one's FALCON_CACHE first"
             )
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> AbstractContextManager[None]:
         """Two checkouts never start or stop the machine's one cluster at once."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say("  waiting for another process that starts or stops the cluster …")
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return exclusively(self.folder / "lock", "starts, stops or loads the cluster")
 
 
 def _check_machine() -> None:

@@ -4,17 +4,16 @@ Each folder under `tools/` is a Go module whose go.mod and go.sum pin one progra
 A build is written beside its final name and renamed into place, so that a half-built tool never counts as built.
 """
 
-import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster.locks import exclusively
 from tests.cluster.paths import PACKAGE, cache
-from tests.cluster.shell import ClusterError, Word, run, say, step
+from tests.cluster.shell import ClusterError, Word, run, step
 
 KUBERNETES_VERSION = "v1.37.2"
 
@@ -101,7 +100,7 @@ def _build(tool: Tool, program: str) -> None:
         )
     target = tool.built(program)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _exclusively(target.parent):
+    with exclusively(target.parent / ".lock", f"builds into {target.parent}"):
         if target.exists():  # another process built it while this one waited
             return
         scratch = Path(tempfile.mkdtemp(prefix=f".{program}-", dir=target.parent))
@@ -114,15 +113,3 @@ def _build(tool: Tool, program: str) -> None:
             (scratch / program).rename(target)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextmanager
-def _exclusively(folder: Path) -> Iterator[None]:
-    """Hold a lock, so that two checkouts never build the same tool at once."""
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"  waiting for another process that builds into {folder} …")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -7,17 +7,17 @@ another name, and a Deployment rolls it out), and an unchanged image is recognis
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from tests.cluster.images import buildah
 from tests.cluster.images.base import local_base
-from tests.cluster.paths import IMAGES_ENV, REPOSITORY
+from tests.cluster.images.context import snapshot
+from tests.cluster.locks import exclusively
+from tests.cluster.paths import IMAGES_ENV, REPOSITORY, cache
 from tests.cluster.shell import Word, run, step, succeeds
-
-_NOT_CONTENT = {"__pycache__", "build", "dist"}
 
 
 @dataclass(frozen=True)
@@ -28,32 +28,23 @@ class Image:
     folder: str
     target: str
     sources: tuple[str, ...]
-    """files and folders of the repository that its Dockerfile copies"""
+    """files and folders of the repository that it is made of"""
     variable: str
     """name under which its reference is handed on"""
-
-    def reference(self, base: str) -> str:
-        """Its name with a tag that is the digest of its sources and of the base image's name."""
-        digest = hashlib.sha256(base.encode())
-        for source in (f"images/{self.folder}", *self.sources):
-            for file in _files(REPOSITORY / source):
-                digest.update(f"\0{file.relative_to(REPOSITORY)}\0".encode())
-                digest.update(file.read_bytes())
-        return f"localhost/{self.name}:{digest.hexdigest()[:12]}"
 
 
 OPERATOR = Image(
     name="falcon-operator",
     folder="operator",
     target="operator",
-    sources=("requirements-build.lock", "operator", "trainer"),
+    sources=("images/operator", "requirements-build.lock", "operator", "trainer"),
     variable="FALCON_OPERATOR_IMAGE",
 )
 TRAINER = Image(
     name="falcon-trainer",
     folder="trainer",
     target="trainer",
-    sources=("requirements-build.lock", "trainer"),
+    sources=("images/trainer", "requirements-build.lock", "trainer"),
     variable="FALCON_TRAINER_IMAGE",
 )
 IMAGES = (OPERATOR, TRAINER)
@@ -67,7 +58,7 @@ class Engine(Protocol):
 
     def exists(self, reference: str) -> bool: ...
 
-    def build(self, image: Image, reference: str) -> None: ...
+    def build(self, image: Image, reference: str, context: Path) -> None: ...
 
 
 class Buildah:
@@ -79,10 +70,10 @@ class Buildah:
     def exists(self, reference: str) -> bool:
         return buildah.exists(reference)
 
-    def build(self, image: Image, reference: str) -> None:
+    def build(self, image: Image, reference: str, context: Path) -> None:
         # The host's network: a sandbox may have no other way to the package registries.
         options: list[Word] = ["--quiet", "--layers", "--network", "host"]
-        buildah.buildah("bud", *options, *_arguments(image, reference, self.base()))
+        buildah.buildah("bud", *options, *_arguments(image, reference, self.base(), context))
 
 
 @dataclass(frozen=True)
@@ -97,8 +88,8 @@ class ContainerEngine:
     def exists(self, reference: str) -> bool:
         return succeeds([self.program, "image", "inspect", reference])
 
-    def build(self, image: Image, reference: str) -> None:
-        run([self.program, "build", "--quiet", *_arguments(image, reference, self.base())])
+    def build(self, image: Image, reference: str, context: Path) -> None:
+        run([self.program, "build", "--quiet", *_arguments(image, reference, self.base(), context)])
 
 
 def container_engine() -> str | None:
@@ -112,14 +103,22 @@ def container_engine() -> str | None:
 def build_images(engine: Engine) -> dict[Image, str]:
     """Build what has changed; returns the references, and writes them to `.run/images.env` for helm and tests."""
     references = {}
-    for image in IMAGES:
-        reference = image.reference(engine.base())
-        if not engine.exists(reference):
-            with step(f"building {reference}"):
-                engine.build(image, reference)
-        references[image] = reference
+    with exclusively(cache() / "images" / "lock", "builds images"):
+        for image in IMAGES:
+            references[image] = _build_unless_there(engine, image)
     record(references)
     return references
+
+
+def _build_unless_there(engine: Engine, image: Image) -> str:
+    with tempfile.TemporaryDirectory(prefix="falcon-context-") as context:
+        content = snapshot(REPOSITORY, image.sources, Path(context))
+        made_of = hashlib.sha256(f"{engine.base()}\0{content}".encode()).hexdigest()
+        reference = f"localhost/{image.name}:{made_of[:12]}"
+        if not engine.exists(reference):
+            with step(f"building {reference}"):
+                engine.build(image, reference, Path(context))
+    return reference
 
 
 def record(references: dict[Image, str]) -> None:
@@ -128,18 +127,7 @@ def record(references: dict[Image, str]) -> None:
     IMAGES_ENV.write_text("".join(f"{image.variable}={reference}\n" for image, reference in references.items()))
 
 
-def _arguments(image: Image, reference: str, base: str) -> list[Word]:
-    dockerfile = REPOSITORY / "images" / image.folder / "Dockerfile"
+def _arguments(image: Image, reference: str, base: str, context: Path) -> list[Word]:
+    dockerfile = context / "images" / image.folder / "Dockerfile"
     arguments: list[Word] = ["--file", dockerfile, "--target", image.target, "--build-arg", f"BASE={base}"]
-    return [*arguments, "--tag", reference, REPOSITORY]
-
-
-def _files(path: Path) -> Iterator[Path]:
-    """Files below a path in a fixed order, without what builds and interpreters leave there."""
-    if path.is_file():
-        if path.suffix != ".pyc":
-            yield path
-        return
-    for child in sorted(path.iterdir()):
-        if child.name not in _NOT_CONTENT and not child.name.endswith(".egg-info"):
-            yield from _files(child)
+    return [*arguments, "--tag", reference, context]
