@@ -135,6 +135,16 @@ def test_a_configuration_written_by_hand_may_be_yaml(tmp_path: Path) -> None:
     assert read_config(path).run == "r"
 
 
+def test_generate_by_hand_inside_a_pod_leaves_the_outcome_of_its_stage_alone(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps(CONFIG))
+    command = [sys.executable, "-m", "falcon_trainer.cli", "generate", "--config", str(tmp_path / "run.json"), "Why?"]
+    env = os.environ | {"FALCON_RUNTIME": str(tmp_path / "runtime"), "FALCON_WORKSPACE": str(tmp_path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 66, done.stderr
+    assert "generate failed" in done.stderr
+    assert not (tmp_path / "runtime").exists()
+
+
 def test_without_a_stage_the_stages_are_listed() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "falcon_trainer.cli", "--help"], capture_output=True, text=True, timeout=60, check=True
