@@ -1,0 +1,239 @@
+"""The merge stage: equal to PEFT's own merge, verified before it counts, found again afterwards."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from falcon_trainer import layout as layouts
+from falcon_trainer.artifacts import read_manifest
+from falcon_trainer.config import Lora
+from falcon_trainer.data.prepare import prepare
+from falcon_trainer.generate import Which, generate
+from falcon_trainer.identity import claim
+from falcon_trainer.merge import stream
+from falcon_trainer.merge.stage import merge
+from falcon_trainer.merge.stream import Update
+from falcon_trainer.merge.verify import check_logits, check_tensors
+from falcon_trainer.model.lora import ADAPTER_FILE
+from falcon_trainer.model.shapes import adapter_shapes, base_shapes, falcon_config
+from falcon_trainer.model.weights import Weights
+from falcon_trainer.outcome import ExitCode, StageError
+from falcon_trainer.train.adapter import finished, save_adapter
+from falcon_trainer.train.partitions import MASTER
+from tests.unit.trainer.workshop import ELEVEN_B, RECORDS, SEVEN_B, Workshop
+
+WHICH: tuple[Which, ...] = ("adapter", "merged", "base")
+LORA = Lora(rank=4, alpha=8, dropout=0.0)
+
+
+def adapter_tensors(base: Path, lora: Lora) -> dict[str, torch.Tensor]:
+    """What training would gather: an adapter that changes the base a good deal."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = adapter_shapes(base_shapes(falcon_config(base)), lora)
+    return {
+        name.replace(".weight", ".default.weight") + f".{MASTER}": torch.randn(shape, generator=generator) * 0.3
+        for name, shape in shapes.items()
+    }
+
+
+def trained(root: Path, dtype: torch.dtype = torch.float32, lora: Lora = LORA, **overrides: Any) -> Workshop:
+    """A prepared run with a published adapter, its base in several shards."""
+    shop = Workshop(root)
+    shop.put_records(RECORDS.read_text())
+    base = shop.put_base(**overrides)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    (base / "model.safetensors").unlink()
+    model.save_pretrained(base, max_shard_size="150KB")
+    config = shop.config(lora=lora.to_wire())
+    prepare(config, shop.beats("prepare"), shop.layout)
+    facts: dict[str, Any] = {"identity": claim(config, shop.layout), "step": 6, "loss": "0.5"}
+    save_adapter(shop.layout, base, str(base), lora, adapter_tensors(base, lora), facts)
+    return shop
+
+
+@pytest.fixture(autouse=True)
+def _claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layouts, "SOURCES", tmp_path / "sources")
+    monkeypatch.setattr(stream, "BLOCK_BYTES", 20_000)  # several blocks of rows in each matrix
+
+
+def run(shop: Workshop, lora: Lora = LORA, **heads: dict[str, Any]) -> dict[str, Any]:
+    return merge(shop.config(lora=lora.to_wire(), **heads), shop.beats("merge"), shop.layout)
+
+
+def published_adapter(shop: Workshop) -> Path:
+    found = finished(shop.layout, claim(shop.config(lora=LORA.to_wire()), shop.layout))
+    assert found
+    return found[0]
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+
+
+def merged_by_peft(shop: Workshop, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    base = AutoModelForCausalLM.from_pretrained(shop.sources / "models" / "base", dtype=dtype)
+    folder = next((shop.layout.root / "adapter").glob("[0-9a-f]*"))
+    merged = PeftModel.from_pretrained(base, str(folder)).merge_and_unload()
+    state: dict[str, torch.Tensor] = merged.state_dict()
+    return state
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("flags", "variant"),
+    [({}, "lora"), (SEVEN_B, "lora"), (ELEVEN_B, "rslora")],
+    ids=["180B", "7B", "11B with an untied head and rsLoRA"],
+)
+def test_the_result_equals_pefts_own_merge(
+    tmp_path: Path, dtype: torch.dtype, flags: dict[str, Any], variant: str
+) -> None:
+    lora = Lora.model_validate(LORA.to_wire() | {"variant": variant})
+    shop = trained(tmp_path, dtype, lora, **flags)
+    result = run(shop, lora)
+    ours = tensors_of(shop.layout.workspace / result["merged"]["path"])
+    theirs = merged_by_peft(shop, dtype)
+    assert ours.keys() | {"lm_head.weight"} == theirs.keys()
+    assert {tensor.dtype for tensor in ours.values()} == {dtype}
+    for name, tensor in ours.items():
+        # Blocks of rows may round the last bit of a product otherwise than the whole matrix does.
+        assert torch.allclose(tensor, theirs[name], rtol=torch.finfo(dtype).eps * 2, atol=1e-6), name
+    assert result["changedTensors"] == 8
+    assert float(result["logitDifference"]) < (1e-5 if dtype == torch.float32 else 5e-2)
+
+
+def test_the_result_is_a_model_folder_that_anyone_can_load(tmp_path: Path) -> None:
+    shop = trained(tmp_path)
+    result = run(shop)
+    folder = shop.layout.workspace / result["merged"]["path"]
+    manifest = read_manifest(folder)
+    assert manifest
+    assert result["merged"] == {
+        "path": f"runs/tiny/merged/{manifest.digest}",
+        "digest": f"sha256:{manifest.digest}",
+        "bytes": sum(path.stat().st_size for path in folder.iterdir() if path.name != "manifest.json"),
+    }
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    chat = [{"role": "user", "content": "What is a rank?"}]
+    prompt = tokenizer.apply_chat_template(chat, return_tensors="pt", return_dict=True)
+    assert tokenizer.decode(prompt["input_ids"][0]) == "### Instruction\nWhat is a rank?\n\n### Answer\n"
+    assert model.generate(**prompt, max_new_tokens=2).shape[1] > prompt["input_ids"].shape[1]
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.json", "generation_config.json", "tokenizer.json", "model.safetensors.index.json"} <= names
+    assert not names & {ADAPTER_FILE, "adapter_config.json"}
+
+
+def test_another_element_type_is_written_on_request(tmp_path: Path) -> None:
+    shop = trained(tmp_path)
+    folder = shop.layout.workspace / run(shop, merge={"dtype": "bfloat16"})["merged"]["path"]
+    assert {tensor.dtype for tensor in tensors_of(folder).values()} == {torch.bfloat16}
+    assert AutoModelForCausalLM.from_pretrained(folder, dtype="auto").dtype == torch.bfloat16
+
+
+def test_a_finished_merge_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = trained(tmp_path)
+    first = run(shop)
+    monkeypatch.setattr(stream, "merge_shards", None)
+    assert run(shop) == first
+
+
+def test_the_adapter_that_was_accepted_is_merged_and_no_other(tmp_path: Path) -> None:
+    shop = trained(tmp_path)
+    folder = published_adapter(shop)
+    manifest = read_manifest(folder)
+    assert manifest
+    accepted = {"path": shop.layout.relative(folder), "digest": f"sha256:{manifest.digest}", "bytes": 1}
+    run(shop, adapter=accepted)
+    with pytest.raises(StageError, match="does not hold the adapter"):
+        run(shop, adapter=accepted | {"digest": "sha256:" + "0" * 64})
+
+
+def test_a_damaged_adapter_is_refused(tmp_path: Path) -> None:
+    shop = trained(tmp_path)
+    file = published_adapter(shop) / ADAPTER_FILE
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(StageError) as caught:
+        run(shop)
+    assert (caught.value.code, caught.value.reason) == (ExitCode.DATA, "AdapterDamaged")
+
+
+def test_what_a_dead_pod_left_half_written_is_removed(tmp_path: Path) -> None:
+    shop = trained(tmp_path)
+    draft = shop.layout.root / "merged" / ".merged.other-pod-7.draft"
+    draft.mkdir(parents=True)
+    run(shop)
+    assert not draft.exists()
+
+
+def test_the_tuned_answer_can_be_looked_at_before_it_is_served(tmp_path: Path) -> None:
+    shop = trained(tmp_path)
+    run(shop)
+    config = shop.config(lora=LORA.to_wire())
+    answers = [generate(config, shop.layout, ["What is a rank?"], which=which, max_new_tokens=4) for which in WHICH]
+    assert answers[0] == answers[1]
+    assert answers[0] != answers[2]
+
+
+class TestVerification:
+    """Each check fails on the fault it is there for."""
+
+    @pytest.fixture
+    def sound(self, tmp_path: Path) -> tuple[Weights, Path, Update]:
+        """Base, a copy of the merged folder to spoil, and the update."""
+        shop = trained(tmp_path)
+        folder = shop.layout.workspace / run(shop)["merged"]["path"]
+        shutil.copytree(folder, tmp_path / "copy")
+        update = Update(Weights([published_adapter(shop) / ADAPTER_FILE]), LORA.scale)
+        return Weights.of(shop.sources / "models" / "base"), tmp_path / "copy", update
+
+    def spoil(self, folder: Path, name: str, change: Any) -> None:
+        index = json.loads((folder / "model.safetensors.index.json").read_text())
+        file = folder / index["weight_map"][name]
+        tensors = load_file(file)
+        change(tensors[name])
+        save_file(tensors, file)
+
+    def test_a_sound_merge_passes(self, sound: tuple[Weights, Path, Update]) -> None:
+        base, folder, update = sound
+        assert check_tensors(base, Weights.of(folder), update) == 8
+
+    def test_one_bit_of_an_untouched_tensor_is_noticed(self, sound: tuple[Weights, Path, Update]) -> None:
+        base, folder, update = sound
+        name = "transformer.word_embeddings.weight"
+        self.spoil(folder, name, lambda tensor: tensor.view(torch.int32)[0, 0].bitwise_xor_(1))
+        with pytest.raises(StageError, match=r"word_embeddings\.weight, which the adapter leaves alone, differs"):
+            check_tensors(base, Weights.of(folder), update)
+
+    def test_a_wrong_matrix_is_noticed(self, sound: tuple[Weights, Path, Update]) -> None:
+        base, folder, update = sound
+        name = "transformer.h.0.mlp.dense_h_to_4h.weight"
+        self.spoil(folder, name, lambda tensor: tensor.mul_(1.0001))
+        with pytest.raises(StageError, match=r"of transformer\.h\.0\.mlp\.dense_h_to_4h\.weight differs from W"):
+            check_tensors(base, Weights.of(folder), update)
+
+    def test_a_wrong_scale_is_noticed(self, sound: tuple[Weights, Path, Update]) -> None:
+        base, folder, update = sound
+        with pytest.raises(StageError, match="differs from W"):
+            check_tensors(base, Weights.of(folder), Update(update.adapter, update.scale * 1.001))
+
+    def test_a_missing_tensor_is_noticed(self, sound: tuple[Weights, Path, Update]) -> None:
+        base, folder, update = sound
+        file = Weights.of(folder).tensors["transformer.ln_f.bias"].file
+        save_file({n: t for n, t in load_file(file).items() if n != "transformer.ln_f.bias"}, file)
+        with pytest.raises(StageError, match="its tensors are not those of the base"):
+            check_tensors(base, Weights.of(folder), update)
+
+    def test_logits_that_differ_by_more_than_rounding_are_refused(self) -> None:
+        check_logits(9e-6, torch.float32)
+        for difference in (2e-5, float("nan")):
+            with pytest.raises(StageError, match="its logits differ"):
+                check_logits(difference, torch.float32)
