@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
+
 from falcon_trainer import layout
 from falcon_trainer.artifacts import Manifest, publish, read_manifest
 from falcon_trainer.outcome import ExitCode, StageError
@@ -49,8 +51,8 @@ def find(workspace: Path, run: str, name: str, revision: str) -> HubModel:
     return model
 
 
-def fetch_weights(model: HubModel) -> tuple[Path, Manifest]:
-    """Fetches the weights and puts the whole model under its final name. Raises StageError."""
+def fetch_weights(model: HubModel) -> None:
+    """Fetches the weights beside configuration and tokenizer. Raises StageError."""
     free = shutil.disk_usage(model.partial).free
     present = sum(file.stat().st_size for file in model.partial.glob("*.safetensors"))
     if model.weight_bytes - present > free:
@@ -62,9 +64,13 @@ def fetch_weights(model: HubModel) -> tuple[Path, Manifest]:
         )
     with _explained(model.name, model.revision):
         _download(model, WEIGHTS)
+
+
+def keep(model: HubModel) -> None:
+    """Puts a model that was checked under its final name, for all runs."""
     shutil.rmtree(model.partial / ".cache", ignore_errors=True)
-    facts = {"name": model.name, "revision": model.revision, "commit": model.commit}
-    return publish(model.partial, model.final, kind=KIND, facts=dict(facts))
+    facts: dict[str, JsonValue] = {"name": model.name, "revision": model.revision, "commit": model.commit}
+    publish(model.partial, model.final, kind=KIND, facts=facts)
 
 
 def _api() -> Any:
@@ -84,9 +90,9 @@ def _download(model: HubModel, patterns: list[str]) -> None:
 @contextmanager
 def _explained(name: str, revision: str) -> Iterator[None]:
     """Turns the Hub's errors into StageErrors that say what to do."""
-    import httpx
     from huggingface_hub import errors
 
+    unreached: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
     try:
         yield
     except errors.GatedRepoError as error:
@@ -107,7 +113,7 @@ def _explained(name: str, revision: str) -> Iterator[None]:
         raise StageError(
             ExitCode.NO_INPUT, "ModelNotFound", f"{name} has no revision {revision}: check model.revision."
         ) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, httpx.HTTPError, ConnectionError) as error:
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, unreached, ConnectionError) as error:
         raise _unavailable(name, error) from error
 
 

@@ -61,14 +61,15 @@ def complete(model: Model, located: Located, lora: Lora, workspace: Path) -> dic
     """Fetches what is still missing, checks the weights, and returns what the status shows. Raises StageError."""
     config = falcon_config(located.folder)
     _check_targets(base_shapes(config), lora)
-    folder = located.folder
     facts: dict[str, JsonValue] = {"source": model.source}
     if located.remote:
-        folder, manifest = hub.fetch_weights(located.remote)
-        facts["commit"] = manifest.facts["commit"]
+        hub.fetch_weights(located.remote)
+        facts["commit"] = located.remote.commit
     elif model.source.startswith("hf://"):
         facts["commit"] = _standing_commit(model, workspace)
-    weights = _checked_weights(model, folder, config)
+    weights = _checked_weights(model, located.folder, config)
+    if located.remote:
+        hub.keep(located.remote)
     return facts | {"parameters": weights.parameters, "bytes": weights.bytes, "tensors": len(weights.tensors)}
 
 
