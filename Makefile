@@ -4,15 +4,17 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# The cluster that make brought up, its tools, and the names of the images that it holds.
+IN_CLUSTER := set -a && . .run/images.env && set +a && export KUBECONFIG="$(CURDIR)/.run/kubeconfig" PATH="$(CURDIR)/.run/bin:$$PATH" &&
 PACKAGES := -p falcon_operator -p falcon_trainer -p examples.demo -p tests
 
 ##@ Main job
 
 demo: cluster-up images-load ## Fine-tune a small Falcon on a real cluster, serve it and ask it something
-	$(PYTHON) -m examples.demo
+	@$(IN_CLUSTER) $(PYTHON) -m examples.demo
 
 demo-clean: ## Delete what `make demo` made in the cluster (the cluster stays)
-	$(PYTHON) -m examples.demo --delete
+	@$(IN_CLUSTER) $(PYTHON) -m examples.demo --delete
 
 include tests/cluster/cluster.mk
 
@@ -27,7 +29,7 @@ test-integration: venv cluster-deps ## The operator against a real API server, i
 	$(BIN)/pytest tests/integration
 
 test-e2e: venv cluster-up images-load ## Real pods of the real images on real nodes
-	$(BIN)/pytest tests/e2e
+	$(IN_CLUSTER) $(BIN)/pytest tests/e2e
 
 lint: venv ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .

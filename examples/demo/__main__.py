@@ -60,7 +60,8 @@ def side_by_side(answers: list[Manifest]) -> int:
 def next_steps(endpoint: str) -> str:
     """The commands that a user would try now."""
     return f"""
-What to try next (KUBECONFIG as `make kubeconfig` prints it):
+What to try next:
+  export KUBECONFIG=$PWD/.run/kubeconfig PATH=$PWD/.run/bin:$PATH
   kubectl -n {NAMESPACE} get fft
   kubectl -n {NAMESPACE} describe fft {RUN}
   kubectl -n {NAMESPACE} port-forward svc/{endpoint.split("//")[1].split(".")[0]} 8000:80

@@ -83,6 +83,8 @@ class Operator:
         before = asyncio.all_tasks()
         names = self.settings.namespaces
         where: dict[str, Any] = {"namespaces": names} if names else {"clusterwide": True}
+        # Given and not found out: kopf would ask for the login name, and the image's user has no entry in /etc/passwd.
+        where["identity"] = self.settings.pod_name
         tasks = await kopf.spawn_tasks(
             registry=feed.handlers(self.queue),
             settings=feed.watching(names),
