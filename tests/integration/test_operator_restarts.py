@@ -4,6 +4,7 @@ import asyncio
 import signal
 import time
 
+from falcon_operator.leadership import LEASE_DURATION
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.kubectl import Kubectl
 from tests.cluster.processes import Process
@@ -87,6 +88,19 @@ async def test_a_leader_whose_lease_is_taken_ends(lab: Lab, kubectl: Kubectl) ->
     kubectl("-n", lab.namespace, "patch", "lease", "falcon-operator", "--type=merge", "-p", patch)
     await until_dead(process)
     assert "does not hold the lease" in process.last_words()
+
+
+async def test_a_leader_that_the_api_server_leaves_without_answers_ends(
+    lab: Lab, control_plane: ControlPlane, kubectl: Kubectl
+) -> None:
+    """Its requests hang; it must be silent before another one may take the Lease over."""
+    process = lab.start_process("hung", FALCON_HEALTH_PORT="18096")
+    await until_leads(kubectl, lab, "hung")
+    control_plane.process("kube-apiserver").signal(signal.SIGSTOP)
+    try:
+        assert await until_dead(process) < LEASE_DURATION
+    finally:
+        control_plane.process("kube-apiserver").signal(signal.SIGCONT)
 
 
 async def test_a_run_goes_on_after_the_api_server_was_gone(lab: Lab, control_plane: ControlPlane) -> None:
