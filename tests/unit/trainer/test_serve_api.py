@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -227,6 +228,14 @@ def test_health_and_readiness_say_so_and_progress_is_beaten(server: Server) -> N
     assert json.loads(server.get("/health")[1]) == {"status": "ok"}
     assert json.loads(server.get("/ready")[1]) == {"status": "ready"}
     assert json.loads((server.runtime / "beat-0.json").read_text())["phase"] == "serve"
+
+
+def test_only_the_engine_holds_torch_in_memory(server: Server) -> None:
+    def maps(pid: int) -> str:
+        return Path(f"/proc/{pid}/maps").read_text()
+
+    assert "libtorch" in maps(server.engine())
+    assert "libtorch" not in maps(server.process.pid)
 
 
 def test_metrics_count_requests_and_tokens(server: Server, client: OpenAI) -> None:
