@@ -79,11 +79,10 @@ class LocalCluster:
             self._check_owner()
             if not self.running:
                 self._take_down()
-            fresh = not self.running
             with step("starting the control plane"):
                 self._start_control_plane()
             with step(f"starting {NODES} nodes"):
-                self._start_nodes(fresh)
+                self._start_nodes()
             say(f"  up: {self.control_plane.server}, {NODES} nodes, {GPUS_PER_NODE} pretended GPU on each")
 
     def down(self) -> None:
@@ -115,12 +114,11 @@ class LocalCluster:
         self.control_plane.start()
         dns.start(self.control_plane)
 
-    def _start_nodes(self, fresh: bool) -> None:
+    def _start_nodes(self) -> None:
         self._make_places()
         for node in self.nodes:
             node.start_runtime()
-            if fresh:
-                node.forget_containers()
+            node.forget_containers()
             nodetools.load(node)
             node.start_agents()
         storage.start(self.control_plane, self.volumes, nodetools.image())
@@ -132,8 +130,7 @@ class LocalCluster:
         if self.state.exists():
             for node in self.nodes:
                 node.stop()
-        self.control_plane.stop()
-        self.cgroups.kill()
+        self.cgroups.kill()  # the control plane too: its state is thrown away, so there is nothing to be polite for
         network.remove_bridge()
         self.cgroups.remove()
         self._remove_places()

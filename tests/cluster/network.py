@@ -8,6 +8,7 @@ Nothing is forwarded to the world outside: pods reach each other, the API server
 Interfaces and routes vanish with the namespaces and the bridge.
 """
 
+import json
 from pathlib import Path
 
 from tests.cluster.shell import run, succeeds
@@ -39,9 +40,15 @@ def pod_range(index: int) -> str:
 
 
 def owner() -> str | None:
-    """The state folder of the cluster that the bridge belongs to; None when there is no bridge."""
-    alias = Path(f"/sys/class/net/{BRIDGE}/ifalias")
-    return alias.read_text().strip() if alias.exists() else None
+    """The folder of the cluster that the bridge belongs to (kept as its alias); None when there is no bridge."""
+    if not _exists(BRIDGE):
+        return None
+    links = json.loads(run(["ip", "-json", "link", "show", "dev", BRIDGE]))
+    return str(links[0].get("ifalias", ""))
+
+
+def _exists(link: str) -> bool:
+    return succeeds(["ip", "link", "show", "dev", link])
 
 
 def create_bridge(state: Path) -> None:
@@ -71,7 +78,7 @@ def remove_bridge() -> None:
 def connect(index: int, holder: int, nodes: int) -> None:
     """Give the namespace of process `holder` the address of node `index` and routes to the pods of all `nodes`."""
     link, inside = f"falcon-n{index}", ["nsenter", f"--net=/proc/{holder}/ns/net"]
-    if Path(f"/sys/class/net/{link}").exists():  # the other end's namespace is still being taken down
+    if _exists(link):  # the other end's namespace is still being taken down
         run(["ip", "link", "delete", link])
     run(["ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(holder)])
     run(["ip", "link", "set", link, "master", BRIDGE, "up"])

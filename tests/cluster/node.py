@@ -140,20 +140,24 @@ class Node:
     def image_names(self) -> set[str]:
         return set(self.ctr("images", "list", "--quiet").split())
 
-    def content(self) -> set[str]:
-        """Digests of the layers and documents in the node's image store."""
-        return set(self.ctr("content", "list", "--quiet").split())
+    def snapshots(self) -> set[str]:
+        """Keys of the unpacked layers in the node's image store, and of containers' own files."""
+        return {line.split()[0] for line in self.ctr("snapshots", "list").splitlines()[1:]}
 
     def containers(self) -> list[str]:
         """Ids of the containers and sandboxes that containerd knows, running or not."""
         return self.ctr("containers", "list", "--quiet").split()
 
     def forget_containers(self) -> None:
-        """Remove what containerd remembers of containers whose cluster is gone; images stay."""
+        """Once in a cluster's life, remove what containerd remembers of an earlier one's containers; images stay."""
+        forgotten = self.state / "containers-forgotten"
+        if forgotten.exists():
+            return
         if containers := self.containers():
             self.ctr("containers", "delete", *containers)
             self.stop_runtime()
             self.start_runtime()
+        forgotten.touch()
 
     def set_gpus(self, count: int) -> None:
         """Pretend that the node has `count` GPUs: schedulable, though nothing is mounted into a container for them."""

@@ -17,7 +17,9 @@ def storage() -> Path:
 
 def storage_options(graph: str = "--root", runroot: str = "--runroot") -> list[Word]:
     """Options that select our storage (the programs of that family call them differently)."""
-    return [graph, storage(), runroot, cache() / "images" / "run", "--storage-driver", "overlay"]
+    options: list[Word] = [graph, storage(), runroot, cache() / "images" / "run", "--storage-driver", "overlay"]
+    # Without this they leave a mount of the storage on itself behind.
+    return [*options, "--storage-opt", "overlay.skip_mount_home=true"]
 
 
 def buildah(*words: Word, timeout: float | None = None) -> str:
