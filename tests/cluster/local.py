@@ -18,6 +18,7 @@ from tests.cluster.controlplane import ControlPlane
 from tests.cluster.images import nodetools
 from tests.cluster.images.build import Buildah, Engine
 from tests.cluster.images.load import load
+from tests.cluster.images.prune import prune
 from tests.cluster.locks import exclusively
 from tests.cluster.node import PLACES, Node, joining
 from tests.cluster.paths import cache
@@ -100,6 +101,7 @@ class LocalCluster:
             raise ClusterError("the local cluster does not run; `make cluster-up` starts it")
         with self._lock():
             load(self.nodes, references)
+            prune(self.nodes, references)
 
     def node(self, name: str) -> Node:
         """A node by its name; raises ClusterError naming those that exist."""

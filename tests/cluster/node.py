@@ -138,7 +138,12 @@ class Node:
         return self._inside("ctr", "--namespace", "k8s.io", *words)
 
     def image_names(self) -> set[str]:
-        return set(self.ctr("images", "list", "--quiet").split())
+        return set(self.image_digests())
+
+    def image_digests(self) -> dict[str, str]:
+        """Name → digest of its manifest, for every image in the node's store."""
+        rows = (line.split() for line in self.ctr("images", "list").splitlines()[1:])
+        return {row[0]: row[2] for row in rows}
 
     def snapshots(self) -> set[str]:
         """Keys of the unpacked layers in the node's image store, and of containers' own files."""

@@ -71,6 +71,7 @@ class Buildah:
         return buildah.exists(reference)
 
     def build(self, image: Image, reference: str, context: Path) -> None:
+        buildah.make_room()
         # The host's network: a sandbox may have no other way to the package registries.
         options: list[Word] = ["--quiet", "--layers", "--network", "host"]
         buildah.buildah("bud", *options, *_arguments(image, reference, self.base(), context))
