@@ -121,7 +121,7 @@ class LocalCluster:
         for node in self.nodes:
             node.start_runtime()
             node.forget_containers()
-            nodetools.load(node)
+            load([node], [nodetools.build()])
             node.start_agents()
         storage.start(self.control_plane, self.volumes, nodetools.image())
         for node in self.nodes:
@@ -133,7 +133,7 @@ class LocalCluster:
             for node in self.nodes:
                 node.stop()
         self.cgroups.kill()  # the control plane too: its state is thrown away, so there is nothing to be polite for
-        network.remove_bridge()
+        network.remove()
         self.cgroups.remove()
         self._remove_places()
         shutil.rmtree(self.volumes, ignore_errors=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.cluster.shell import run, succeeds
 
 BRIDGE = "falcon0"
+_CABLE = "falcon-n"
 ADDRESS = "10.213.0.1"
 PODS = "10.214.0.0/16"
 SERVICES = "10.215.0.0/16"
@@ -68,16 +69,21 @@ def _allow_between_nodes() -> None:
         run(["iptables", "-I", "FORWARD", *_FORWARD_RULE])
 
 
-def remove_bridge() -> None:
-    if owner() is not None:
-        run(["ip", "link", "delete", BRIDGE])  # takes the veth peers' routes with it
+def remove() -> None:
+    """Remove the bridge, the cables and the rule; routes go with them."""
+    veths = json.loads(run(["ip", "-json", "link", "show", "type", "veth"]) or "[]")
+    for veth in (entry.get("ifname", "") for entry in veths):
+        if veth.startswith(_CABLE):  # the kernel removes them too, some time after their namespaces
+            succeeds(["ip", "link", "delete", veth])
+    if _exists(BRIDGE):
+        run(["ip", "link", "delete", BRIDGE])
     while succeeds(["iptables", "-C", "FORWARD", *_FORWARD_RULE]):
         run(["iptables", "-D", "FORWARD", *_FORWARD_RULE])
 
 
 def connect(index: int, holder: int, nodes: int) -> None:
     """Give the namespace of process `holder` the address of node `index` and routes to the pods of all `nodes`."""
-    link, inside = f"falcon-n{index}", ["nsenter", f"--net=/proc/{holder}/ns/net"]
+    link, inside = f"{_CABLE}{index}", ["nsenter", f"--net=/proc/{holder}/ns/net"]
     if _exists(link):  # the other end's namespace is still being taken down
         run(["ip", "link", "delete", link])
     run(["ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(holder)])
