@@ -1,7 +1,9 @@
 """A served tiny Falcon without a cluster: the real stage in a process of its own, without a home to write into."""
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +37,7 @@ cli.main(["serve", "--config", sys.argv[2]])
 @cache
 def merged_model() -> tuple[Path, dict[str, Any]]:
     """A workspace with a merged model, and its Artifact as told to the stage."""
-    workspace = Path(tempfile.mkdtemp(prefix="falcon-serve-"))
+    workspace = _temporary("falcon-serve-")
     draft = workspace / "draft"
     tokenizer = train_tokenizer(TEXTS, vocabulary=400)
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -50,12 +52,19 @@ def merged_model() -> tuple[Path, dict[str, Any]]:
     return workspace, as_artifact(folder, manifest, workspace).to_wire()
 
 
+def _temporary(prefix: str) -> Path:
+    """A folder that is gone when the tests are over."""
+    folder = tempfile.mkdtemp(prefix=prefix)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 class Server:
     """One serve stage."""
 
     def __init__(self, folder: Path, **env: str) -> None:
         self.port = free_port()
-        self.runtime = Path(tempfile.mkdtemp(prefix="falcon-runtime-"))
+        self.runtime = _temporary("falcon-runtime-")
         workspace, merged = merged_model()
         config = self.runtime / "run.json"
         config.write_text(json.dumps(CONFIG | {"run": RUN, "merged": merged}))
