@@ -42,6 +42,21 @@ def small_base(folder: Path, **overrides: Any) -> Any:
     return make_base(folder, tokenizer(), **(SMALL | overrides))
 
 
+def small_falcon(**overrides: Any) -> Any:
+    """A small Falcon as it is trained, in memory."""
+    import torch
+    from transformers import FalconConfig
+
+    from falcon_trainer.model.attention import sdpa_kernel
+    from falcon_trainer.model.packed import PackedFalcon
+
+    flags = {"new_decoder_architecture": True, "parallel_attn": True, "bias": False, "alibi": False, "vocab_size": 101}
+    torch.manual_seed(0)
+    # Large random weights: with small ones a leak between documents would hardly show.
+    config = FalconConfig(**(flags | SMALL | {"initializer_range": 0.2} | overrides))
+    return PackedFalcon(config, sdpa_kernel).eval()
+
+
 @dataclass(frozen=True)
 class Workshop:
     """A workspace, mounted claims `data` and `models`, and the configuration of a run."""

@@ -63,8 +63,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
 class PackedRows:
     """Random access to the packed rows of a prepared data set."""
 
-    def __init__(self, folder: Path, sequence_length: int) -> None:
-        self.sequence_length = sequence_length
+    def __init__(self, folder: Path) -> None:
         documents = _mapped(folder / DOCUMENTS)
         self._ids = [_Lists(chunk) for chunk in documents.column("ids").chunks]
         self._trained = [_Lists(chunk) for chunk in documents.column("trained").chunks]
@@ -80,14 +79,14 @@ class PackedRows:
         return self.plan.rows
 
     def row(self, index: int) -> dict[str, NDArray[np.int64]]:
-        """One row: `input_ids`, `position_ids`, `labels`, each of shape [sequence_length].
+        """One row: `input_ids`, `position_ids`, `labels`, each of shape [tokens of the row], without padding.
 
-        Positions begin at 0 in each document, which is how attention knows the borders; padding is one more document.
-        The label at a place is that place's own token (models shift by one) where it is trained, else IGNORED.
+        Positions begin at 0 in each document, which is how attention knows the borders. The label at a place is that
+        place's own token (models shift by one) where it is trained, else IGNORED.
         """
-        ids = np.zeros(self.sequence_length, np.int64)
-        positions = np.empty(self.sequence_length, np.int64)
-        labels = np.full(self.sequence_length, IGNORED, np.int64)
+        length = int(self.lengths[index])
+        ids, positions = np.empty(length, np.int64), np.empty(length, np.int64)
+        labels = np.full(length, IGNORED, np.int64)
         start = 0
         for document in self.plan.row(index):
             tokens, trained = self.document(int(document))
@@ -97,7 +96,6 @@ class PackedRows:
             for first, last in trained.reshape(-1, 2):
                 labels[start + first : start + last] = tokens[first:last]
             start = end
-        positions[start:] = np.arange(self.sequence_length - start)
         return {"input_ids": ids, "position_ids": positions, "labels": labels}
 
     def document(self, index: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

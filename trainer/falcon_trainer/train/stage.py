@@ -92,7 +92,7 @@ class _Run:
 
         self._config, self._beats, self._layout, self._start, self._gpu = config, beats, layout, start, gpu
         self._rank, self._world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        self._packed = PackedRows(layout.data, config.dataset.sequence_length)
+        self._packed = PackedRows(layout.data)
         self._order = RowOrder(len(self._packed), config.training.seed)
         self._steps = total_steps(config.training, len(self._packed))
         self._model_folder = model_folder(config.model, layout.workspace)
@@ -120,9 +120,9 @@ class _Run:
 
     def _trainer(self, reporter: Any, watch: Any) -> Any:
         """Arguments first: they make DeepSpeed's settings known, which loading under ZeRO-3 needs."""
-        from transformers import default_data_collator
         from transformers.integrations.deepspeed import deepspeed_config as completed_config
 
+        from falcon_trainer.train.collate import collate
         from falcon_trainer.train.loop import FalconTrainer
         from falcon_trainer.train.order import TrainingRows
 
@@ -137,7 +137,7 @@ class _Run:
             model=model,
             args=arguments,
             train_dataset=TrainingRows(self._packed, self._order, self._steps * training.global_batch_size),
-            data_collator=default_data_collator,
+            data_collator=collate,
             callbacks=[watch],
         )
 

@@ -47,7 +47,7 @@ def test_the_result_counts_records_tokens_and_the_model(shop: Workshop, capsys: 
     result = run(shop)
     dataset, model = result["dataset"], result["model"]
     assert (dataset["format"], dataset["records"], dataset["skipped"], dataset["truncated"]) == ("dolly", 12, 0, 0)
-    packed = PackedRows(shop.layout.data, 96)
+    packed = PackedRows(shop.layout.data)
     assert (dataset["sequences"], dataset["tokens"]) == (len(packed), int(packed.lengths.sum()))
     assert dataset["trainedTokens"] == sum(int((packed.row(i)["labels"] >= 0).sum()) for i in range(len(packed)))
     assert dataset["packingEfficiency"] == f"{dataset['tokens'] / (len(packed) * 96):.4f}".rstrip("0")

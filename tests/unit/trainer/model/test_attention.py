@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import FalconConfig, FalconForCausalLM
+from transformers import FalconForCausalLM
 from transformers.models.falcon.modeling_falcon import FalconAttention
 
 from falcon_trainer.model.attention import check_stock, choose_kernel, sdpa_kernel
 from falcon_trainer.model.packed import PackedFalcon
 from falcon_trainer.outcome import ExitCode, StageError
-from tests.unit.trainer.workshop import ELEVEN_B, SEVEN_B, SMALL
+from tests.unit.trainer.workshop import ELEVEN_B, SEVEN_B, small_falcon
 
 VARIANTS = {
     "7B (one K/V head for all)": SEVEN_B,
@@ -23,13 +23,10 @@ T = 32
 
 
 def pair(flags: dict[str, Any]) -> tuple[FalconForCausalLM, PackedFalcon]:
-    """A stock Falcon and ours with the same weights. Large ones: small random weights would hide a leak."""
-    base = {"new_decoder_architecture": True, "parallel_attn": True, "bias": False, "alibi": False, "vocab_size": 101}
-    config = FalconConfig(**(base | SMALL | {"initializer_range": 0.2} | flags))
-    torch.manual_seed(0)
-    stock = FalconForCausalLM(config).eval()
-    ours = PackedFalcon(config, sdpa_kernel).eval()
-    ours.load_state_dict(stock.state_dict())
+    """A stock Falcon and ours with the same weights."""
+    ours = small_falcon(**flags)
+    stock = FalconForCausalLM(ours.config).eval()
+    stock.load_state_dict(ours.state_dict())
     return stock, ours
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given
@@ -61,11 +60,10 @@ def test_training_rows_end_where_the_run_ends(tmp_path: Path) -> None:
         writer.add(Tokens([number + 1] * 4, [1, 4]))
     writer.close()
     write_plan(tmp_path, one_each(3))
-    rows = TrainingRows(PackedRows(tmp_path, 8), RowOrder(3, 0), 8)
+    rows = TrainingRows(PackedRows(tmp_path), RowOrder(3, 0), 8)
     assert len(rows) == 8
     first = [int(rows[place]["input_ids"][0]) for place in range(3)]
     assert sorted(first) == [1, 2, 3]
-    assert np.array_equal(rows[3]["labels"][4:], [-100] * 4)
     with pytest.raises(IndexError):
         rows[8]
 

@@ -42,7 +42,7 @@ def test_speed_counts_real_tokens_over_the_last_steps(tmp_path: Path, monkeypatc
     write_plan(tmp_path, one_each(4))
     clock = iter(range(0, 1000, 2))
     monkeypatch.setattr("falcon_trainer.train.report.time.monotonic", lambda: next(clock))
-    speed = Speed(PackedRows(tmp_path, 64), RowOrder(4, 0), global_batch=3, total_steps=100)
+    speed = Speed(PackedRows(tmp_path), RowOrder(4, 0), global_batch=3, total_steps=100)
     speed.start()
     figures = [speed.step(step) for step in range(1, 31)]
     assert figures[0] == {"tokens_per_second": 15.0, "seconds_left": 198.0}
