@@ -1,5 +1,6 @@
 """What keeps pods from running shows as the stage condition's reason, and the run goes on once it is mended."""
 
+import asyncio
 import json
 
 from tests.cluster.kubectl import Kubectl
@@ -47,6 +48,21 @@ async def test_a_volume_that_cannot_be_mounted_shows_through_the_pods_events(lab
         await lab.kubelet.warn(pod, "FailedMount", 'MountVolume.SetUp failed for volume "x": secret "hub" not found')
         shown = await lab.until_condition("Prepared", "False", reason="MountFailed")
         assert 'secret "hub" not found' in shown["message"]
+
+
+async def test_a_job_that_the_api_server_refuses_is_told_and_made_when_it_may_be(lab: Lab, kubectl: Kubectl) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "jobs", "namespace": lab.namespace}}
+    kubectl("apply", "-f", "-", stdin=json.dumps(quota | {"spec": {"hard": {"count/jobs.batch": "0"}}}))
+    async with lab.operator():
+        await lab.submit()
+        shown = await lab.until_condition("Prepared", "False", reason="ChildRefused")
+        assert "Job r-prepare" in shown["message"]
+        assert "exceeded quota: jobs" in shown["message"]
+        before = (await lab.run())["metadata"]["resourceVersion"]
+        await asyncio.sleep(2)  # several tries
+        assert (await lab.run())["metadata"]["resourceVersion"] == before
+        kubectl("-n", lab.namespace, "delete", "resourcequota", "jobs")
+        await lab.until_condition("Prepared", "True")
 
 
 async def test_a_quota_that_is_used_up_shows_through_the_jobs_events(lab: Lab, kubectl: Kubectl) -> None:

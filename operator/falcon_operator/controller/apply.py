@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from falcon_operator.controller.flow.children import APPLIED
 from falcon_operator.controller.flow.report import Occasion, Plan
-from falcon_operator.controller.kube import ApiError, Kube
+from falcon_operator.controller.kube import REFUSALS, ApiError, Kube
 from falcon_operator.controller.observe import Observation
 from falcon_operator.objects import Object, uid
 
@@ -21,14 +21,26 @@ LONGEST_WORD = 128
 log = logging.getLogger(__name__)
 
 
+class ChildRefusedError(Exception):
+    """The API server refuses a child as it is: a person must change the spec, a quota, a policy or a permission."""
+
+
 class Applier:
     """Writes to the API; `instance` is the replica that Events name."""
 
     def __init__(self, kube: Kube, instance: str) -> None:
         self._kube, self._instance = kube, instance
+        self._refusals: dict[str, str] = {}
+
+    def refusal(self, run: Object) -> str | None:
+        """Why the last child of the run could not be written; None where it could."""
+        return self._refusals.get(uid(run))
 
     async def apply(self, seen: Observation, plan: Plan) -> bool:
-        """Whether everything was done; False where the world has moved on and the run must be looked at anew."""
+        """Whether everything was done; False where the world has moved on and the run must be looked at anew.
+
+        Raises ChildRefusedError.
+        """
         for occasion in plan.occasions:
             await self._tell(seen.raw, occasion)
         if plan.status is not None:
@@ -38,9 +50,24 @@ class Applier:
         for obj in plan.delete:
             await self._kube.delete(obj)
             log.info("deleted %s %s", obj["kind"], obj["metadata"]["name"], extra=_fields(seen.raw))
-        return all([await self._write(seen.raw, obj) for obj in plan.write])
+        try:
+            done = [await self._write(seen.raw, obj) for obj in plan.write]
+        except ChildRefusedError as refused:
+            self._refusals[uid(seen.raw)] = str(refused)
+            raise
+        self._refusals.pop(uid(seen.raw), None)
+        return all(done)
 
     async def _write(self, run: Object, obj: Object) -> bool:
+        try:
+            return await self._put(run, obj)
+        except ApiError as error:
+            if error.status not in REFUSALS:
+                raise
+            text = f"the API server refuses {obj['kind']} {obj['metadata']['name']}: {error.message}"
+            raise ChildRefusedError(text) from error
+
+    async def _put(self, run: Object, obj: Object) -> bool:
         what = f"{obj['kind']} {obj['metadata']['name']}"
         if obj["kind"] in APPLIED:
             await self._kube.apply(obj)

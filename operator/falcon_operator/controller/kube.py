@@ -36,8 +36,12 @@ PREFIXES = {
 """Where each kind lives; `CoreEvent` is the older view of events, the one with field selectors on `involvedObject`."""
 
 
+REFUSALS = frozenset({400, 403, 422})
+"""What would be refused again unless something changes: invalid, forbidden by policy, quota or permissions."""
+
+
 class ApiError(Exception):
-    """The API server refused a request."""
+    """The API server did not do what was asked."""
 
     def __init__(self, status: int, message: str, request: str) -> None:
         super().__init__(f"{request}: {status}: {message}")

@@ -6,6 +6,7 @@ one file a stage; why something failed or waits, and what follows, is in `policy
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from falcon_operator.api.resource import FalconFineTune
@@ -36,7 +37,7 @@ def reconcile(snapshot: Snapshot, settings: StageSettings, now: datetime) -> Pla
     if snapshot.metadata.deletion_timestamp is not None:
         return Plan()
     now = now.replace(microsecond=0)
-    reports = list(_story(snapshot, settings, now))
+    reports = [_told_of_refusal(report, snapshot) for report in _story(snapshot, settings, now)]
     status = _status(snapshot, reports, now)
     changed = status.to_wire() != snapshot.status.to_wire()
     last = reports[-1]
@@ -72,6 +73,14 @@ def _story(snapshot: Snapshot, settings: StageSettings, now: datetime) -> Iterat
             yield LOOKS[stage](snapshot, snapshot.run, settings, now)
             return
         yield Report(finding=_as_before(snapshot.run, kind))
+
+
+def _told_of_refusal(report: Report, snapshot: Snapshot) -> Report:
+    """A stage whose children are refused says so, while they are tried again."""
+    if not report.write or snapshot.refusal is None or report.finding.final:
+        return report
+    finding = replace(report.finding, status="False", reason="ChildRefused", message=snapshot.refusal)
+    return replace(report, finding=finding)
 
 
 def _as_before(run: FalconFineTune, kind: ConditionType) -> Finding:

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import aiohttp
 
 from falcon_operator import metrics
-from falcon_operator.controller.apply import Applier
+from falcon_operator.controller.apply import Applier, ChildRefusedError
 from falcon_operator.controller.kube import ApiError
 from falcon_operator.controller.observe import Observer
 from falcon_operator.controller.queue import WorkQueue
@@ -47,6 +48,8 @@ class Worker:
                 again = await self._look(key)
         except LeadershipLostError:
             raise
+        except ChildRefusedError:
+            self._queue.retry(key)  # the next look tells it in the status
         except (ApiError, aiohttp.ClientError, OSError, TimeoutError) as error:
             metrics.RECONCILE_ERRORS.inc()
             log.warning("tries again in %.1f s: %s", self._queue.retry(key), str(error) or repr(error), extra=where)
@@ -65,7 +68,8 @@ class Worker:
         if seen is None:
             metrics.forget(key)
             return None
-        plan = reconcile(seen.snapshot, self._settings, datetime.now(UTC))
+        snapshot = replace(seen.snapshot, refusal=self._applier.refusal(seen.raw))
+        plan = reconcile(snapshot, self._settings, datetime.now(UTC))
         if not await self._applier.apply(seen, plan):
             return 0.1
         metrics.follow(key, seen.snapshot.status, plan.status)

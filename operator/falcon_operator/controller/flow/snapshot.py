@@ -39,5 +39,7 @@ class Snapshot:
     """Pods of the stage; of the train stage, those of the newest attempt."""
     events: Sequence[Object] = ()
     """Warnings about the stage's objects, read only while none of its pods runs."""
+    refusal: str | None = None
+    """What the API server said when it refused the last child that was to be written."""
     progress: Progress | None = None
     """What the stage's pod said last; None means unknown."""

@@ -55,6 +55,14 @@ def test_then_the_children_of_the_first_stage_are_made_in_order() -> None:
     assert told(plan, "Prepared") == ("Unknown", "Starting")
 
 
+def test_a_child_that_the_api_server_refuses_is_told_and_tried_again() -> None:
+    plan = look(replace(snapshot(accepted()), refusal="the API server refuses Job r-prepare: exceeded quota: jobs"))
+    assert told(plan, "Prepared") == ("False", "ChildRefused")
+    assert "exceeded quota: jobs" in message(plan, "Ready")
+    assert told(plan, "Stalled")[0] == "False"
+    assert "Job/r-prepare" in writes(plan)
+
+
 def test_a_claim_of_the_users_is_not_made() -> None:
     run = run_at(ORDER[:1], workspace={"size": None, "claimName": "mine"})
     assert writes(look(snapshot(run))) == ["ConfigMap/r-prepare", "Job/r-prepare"]
