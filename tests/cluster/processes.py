@@ -52,7 +52,9 @@ class Process:
         self.folder.mkdir(parents=True, exist_ok=True)
         words = [str(word) for word in command]
         if dies_with_parent:
-            words = ["setpriv", "--pdeathsig", "KILL", *words]
+            # The parent may have died before the kernel was told; then there is another parent by now.
+            still_there = 'test "$PPID" = "$0" && exec "$@"'
+            words = ["setpriv", "--pdeathsig", "KILL", "sh", "-c", still_there, str(os.getpid()), *words]
         pid = os.posix_spawnp(
             words[0],
             words,

@@ -4,7 +4,6 @@ What is not asked for is not touched: the kubeconfig is a file of ours (`.run/ku
 """
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -112,6 +111,4 @@ def _required_engine() -> ContainerEngine:
     program = container_engine()
     if program is None:
         raise ClusterError("CLUSTER=kind needs Docker or Podman, and neither answers; start one, or use CLUSTER=local")
-    if shutil.which("kind") is None:
-        raise ClusterError("CLUSTER=kind needs the program kind (https://kind.sigs.k8s.io), which is not installed")
     return ContainerEngine(program)

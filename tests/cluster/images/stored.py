@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -23,6 +24,14 @@ class Layer:
     """digest that names the layer together with all below it (OCI image specification, ChainID)"""
 
 
+def chain_ids(digests: Sequence[str]) -> list[str]:
+    """ChainID(L0) = L0; ChainID(L0|…|Ln) = sha256(ChainID(L0|…|Ln-1) + " " + Ln), each as "sha256:HEX"."""
+    chains: list[str] = []
+    for digest in digests:
+        chains.append(f"sha256:{sha256(f'{chains[-1]} {digest}'.encode()).hexdigest()}" if chains else digest)
+    return chains
+
+
 @dataclass(frozen=True)
 class StoredImage:
     """One image in buildah's storage."""
@@ -40,13 +49,9 @@ class StoredImage:
     @cached_property
     def layers(self) -> list[Layer]:
         """From the bottom to the top."""
-        layers: list[Layer] = []
-        for entry in self._parsed["layers"]:
-            chain = entry["digest"]
-            if layers:
-                chain = f"sha256:{sha256(f'{layers[-1].chain} {chain}'.encode()).hexdigest()}"
-            layers.append(Layer(entry["digest"], entry["size"], chain))
-        return layers
+        entries = self._parsed["layers"]
+        chains = chain_ids([entry["digest"] for entry in entries])
+        return [Layer(entry["digest"], entry["size"], chain) for entry, chain in zip(entries, chains, strict=True)]
 
     def folder(self, layer: Layer) -> Path:
         """The files of a layer, with whiteouts as overlayfs has them."""
