@@ -1,8 +1,10 @@
 """The operator as a process: killed in every stage, stopped politely, replaced by another one, cut off from the API."""
 
-import asyncio
 import signal
 import time
+from contextlib import suppress
+
+import aiohttp
 
 from falcon_operator.leadership import LEASE_DURATION
 from tests.cluster.controlplane import ControlPlane
@@ -29,6 +31,14 @@ async def until_leads(kubectl: Kubectl, lab: Lab, name: str, seconds: float = 30
         return holder(kubectl, lab) == name
 
     await until(f"{name} to lead\n{lab.processes[-1].last_words()}", leads, seconds)
+
+
+async def answers(port: int) -> bool:
+    """Whether the operator with this health port is up: a standby is ready, too."""
+    with suppress(aiohttp.ClientError):
+        async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/readyz") as response:
+            return response.status == 200
+    return False
 
 
 async def until_dead(process: Process) -> float:
@@ -64,7 +74,7 @@ async def test_a_stop_releases_the_lease_and_a_crash_lets_it_run_out(lab: Lab, k
     first = lab.start_process("first", FALCON_HEALTH_PORT="18091")
     await until_leads(kubectl, lab, "first")
     second = lab.start_process("second", FALCON_HEALTH_PORT="18092")
-    await until("second to wait", lambda: asyncio.sleep(2.0, result=second.alive))
+    await until("second to be up", lambda: answers(18092))
     assert holder(kubectl, lab) == "first"
 
     first.signal(signal.SIGTERM)
@@ -73,8 +83,8 @@ async def test_a_stop_releases_the_lease_and_a_crash_lets_it_run_out(lab: Lab, k
     await until_leads(kubectl, lab, "second")
     assert time.monotonic() - begin < 5.0, "the Lease was not released"
 
-    third = lab.start_process("third", FALCON_HEALTH_PORT="18093")
-    await until("third to wait", lambda: asyncio.sleep(4.0, result=third.alive))
+    lab.start_process("third", FALCON_HEALTH_PORT="18093")
+    await until("third to be up", lambda: answers(18093))
     second.kill()
     begin = time.monotonic()
     await until_leads(kubectl, lab, "third")
