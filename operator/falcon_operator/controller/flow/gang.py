@@ -27,6 +27,12 @@ def result(pods: Sequence[Object]) -> dict[str, Any] | None:
     return found if found and "adapter" in found else None
 
 
+def tells_nothing(pods: Sequence[Object]) -> bool:
+    """Whether rank 0's pod succeeded without an adapter in its report: another attempt would tell the same."""
+    first = rank_zero(pods)
+    return first is not None and status(first).get("phase") == "Succeeded" and result(pods) is None
+
+
 def completed(job: Object | None) -> bool:
     """Whether the Job controller counts the attempt as a success."""
     return job is not None and bool(holds(job, "Complete") or holds(job, "SuccessCriteriaMet"))

@@ -69,6 +69,8 @@ def _look(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now:
         return Report(finding=finding, write=wanting.write, again=PATIENCE)
     if (result := _result(snapshot.pods)) is not None:
         return _done(kind, result, read)
+    if untold := [pod for pod in snapshot.pods if status(pod).get("phase") == "Succeeded"]:
+        return _unknown_result(kind, f"pod {untold[0]['metadata']['name']} succeeded and tells none")
     if holds(job, "Complete") or holds(job, "SuccessCriteriaMet"):
         return _result_lost(job, kind, name)
     if ended := holds(job, "FailureTarget") or holds(job, "Failed"):
@@ -85,9 +87,14 @@ def _done(kind: ConditionType, result: Mapping[str, Any], read: Read) -> Report:
     try:
         facts, message = read(result)
     except (ValidationError, KeyError) as error:
-        text = f"the stage's result is not what this operator knows, do the two images belong together? {error}"
-        return Report(finding=Finding(type=kind, status="False", reason="UnknownResult", message=text, final=True))
+        return _unknown_result(kind, str(error))
     return Report(finding=Finding(type=kind, status="True", reason=str(kind), message=message), facts=facts)
+
+
+def _unknown_result(kind: ConditionType, detail: str) -> Report:
+    """Running the stage again would tell the same."""
+    text = f"the stage's result is not what this operator knows, do the two images belong together? {detail}"
+    return Report(finding=Finding(type=kind, status="False", reason="UnknownResult", message=text, final=True))
 
 
 def _result_lost(job: Object, kind: ConditionType, stage: StageName) -> Report:

@@ -56,6 +56,8 @@ def _look(attempt: Attempt) -> Report:
         return between(attempt)
     if (result := gang.result(attempt.snapshot.pods)) is not None:
         return _succeeded(attempt, result)
+    if gang.tells_nothing(attempt.snapshot.pods):
+        return _unknown_result(attempt, "rank 0's pod succeeded and tells no adapter")
     if why := why_it_ends(attempt):
         return ending(attempt, why)
     return _running(attempt)
@@ -65,8 +67,7 @@ def _succeeded(attempt: Attempt, result: dict[str, object]) -> Report:
     try:
         adapter = Artifact.model_validate(result["adapter"])
     except ValidationError as error:
-        text = f"the adapter in the stage's result is not what this operator knows, do the two images match? {error}"
-        return attempt.report("False", "UnknownResult", text, final=True)
+        return _unknown_result(attempt, str(error))
     training = ledger.completed(attempt.training, result)
     record = attempt.book.model_copy(
         update={
@@ -80,6 +81,11 @@ def _succeeded(attempt: Attempt, result: dict[str, object]) -> Report:
     )
     text = f"attempt {attempt.number} trained the adapter {adapter.path} ({adapter.bytes} bytes)"
     return attempt.report("True", "Trained", text, record=record, training=training, facts={"adapter": adapter})
+
+
+def _unknown_result(attempt: Attempt, detail: str) -> Report:
+    text = f"the stage's result is not what this operator knows, do the two images belong together? {detail}"
+    return attempt.report("False", "UnknownResult", text, final=True)
 
 
 def _running(attempt: Attempt) -> Report:

@@ -150,9 +150,11 @@ def test_the_result_goes_into_the_status_and_the_next_look_comes_at_once() -> No
     assert plan.again == 0.0
 
 
-def test_a_result_of_another_version_stops_the_run() -> None:
-    plan = look(preparing([finished("p", {"something": "else"})]))
+@pytest.mark.parametrize("result", [{"something": "else"}, None])
+def test_a_result_of_another_version_stops_the_run(result: dict[str, str] | None) -> None:
+    plan = look(preparing([finished("p", result)], COMPLETE))
     assert told(plan, "Stalled") == ("True", "UnknownResult")
+    assert deletes(plan) == [], "the stage would only tell the same again"
 
 
 def test_a_lost_result_runs_the_stage_again() -> None:
