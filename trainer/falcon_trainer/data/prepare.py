@@ -42,18 +42,18 @@ def prepare(config: RunConfig, beats: Beats, layout: RunLayout) -> dict[str, Jso
     beats.update("start")
     accumulation_steps(config.training, config.gang.world_size)
     identity = claim(config, layout)
-    if standing := _standing(layout, identity):
-        beats.update("verify")
-        located = source.locate(config.model, config.run, layout.workspace)
-        model = source.complete(config.model, located, config.lora, layout.workspace)
-        return {"dataset": standing, "model": model}
+    dataset = _standing(layout, identity)
+    if dataset and (model := source.remembered(config.model, layout, identity)):
+        return {"dataset": dataset, "model": model}
+    records = None if dataset else Records(config.dataset)
     beats.update("data")
-    records = Records(config.dataset)
-    findings = records.check()
+    findings = records.check() if records else None
     located = source.locate(config.model, config.run, layout.workspace)
-    dataset = _write(config, layout, records, findings, located.folder, identity)
+    if records and findings:
+        dataset = _write(config, layout, records, findings, located.folder, identity)
     beats.update("fetch" if located.remote else "verify")
     model = source.complete(config.model, located, config.lora, layout.workspace)
+    source.remember(config.model, layout, identity, model)
     return {"dataset": dataset, "model": model}
 
 

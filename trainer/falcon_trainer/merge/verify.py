@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from falcon_trainer.launcher.cgroup import Cgroup
 from falcon_trainer.merge.stream import BLOCK_BYTES, Update
+from falcon_trainer.model.load import anonymous_memory
 from falcon_trainer.model.weights import Weights
 from falcon_trainer.outcome import ExitCode, StageError
 
@@ -93,20 +95,12 @@ def fits_in_memory(parameters: int) -> bool:
 
 
 def available_memory() -> int:
-    """Bytes this process may still use: the node's free memory, or less where its cgroup says so."""
+    """Bytes this process may still use: the node's free memory, or what is left of its cgroup's limit."""
     meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(meminfo["MemAvailable"].split()[0]) * 1024
-    for folder, limit, usage in (
-        ("/sys/fs/cgroup", "memory.max", "memory.current"),
-        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ):
-        try:
-            text = (Path(folder) / limit).read_text().strip()
-            if text != "max":
-                free = min(free, int(text) - int((Path(folder) / usage).read_text()))
-        except OSError:
-            continue
-    return free
+    limit = Cgroup().memory_limit()
+    # Not the cgroup's own usage: it counts the page cache of the shards just written, which makes way by itself.
+    return free if limit is None else min(free, limit - anonymous_memory())
 
 
 def _model(folder: Path) -> Any:

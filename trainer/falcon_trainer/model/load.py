@@ -134,7 +134,7 @@ class _MemorySampler:
     INTERVAL = 0.005
 
     def __enter__(self) -> "_MemorySampler":
-        self.before = self.peak = self.after = _anonymous()
+        self.before = self.peak = self.after = anonymous_memory()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
@@ -143,15 +143,15 @@ class _MemorySampler:
     def __exit__(self, *exception: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.after = _anonymous()
+        self.after = anonymous_memory()
         self.peak = max(self.peak, self.after)
 
     def _sample(self) -> None:
         while not self._stop.wait(self.INTERVAL):
-            self.peak = max(self.peak, _anonymous())
+            self.peak = max(self.peak, anonymous_memory())
 
 
-def _anonymous() -> int:
+def anonymous_memory() -> int:
     """Bytes of anonymous memory, from /proc; -1 where there is none (not Linux)."""
     try:
         status = Path("/proc/self/status").read_text()

@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import JsonValue
 
 from falcon_trainer import layout
-from falcon_trainer.artifacts import problem
+from falcon_trainer.artifacts import problem, write_file
 from falcon_trainer.config import Lora, Model
+from falcon_trainer.layout import RunLayout
 from falcon_trainer.model import hub
 from falcon_trainer.model.shapes import base_shapes, falcon_config, targets_without_layer
 from falcon_trainer.model.weights import UnusableWeights, Weights
@@ -17,6 +18,10 @@ from falcon_trainer.outcome import ExitCode, StageError
 
 IGNORED_ENDINGS = (".rotary_emb.inv_freq",)
 """Tensors of old checkpoints that are computed today."""
+
+
+CHECKED = "model.json"
+"""In the run's folder: what was found of the model, and the sizes of its files then."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,26 @@ def complete(model: Model, located: Located, lora: Lora, workspace: Path) -> dic
     if located.remote:
         hub.keep(located.remote)
     return facts | {"parameters": weights.parameters, "bytes": weights.bytes, "tensors": len(weights.tensors)}
+
+
+def remember(model: Model, layout: RunLayout, identity: str, facts: dict[str, JsonValue]) -> None:
+    """Notes that the model was checked, so that a prepare whose outcome was lost reports again in a moment."""
+    noted = {"identity": identity, "facts": facts, "files": _sizes(model_folder(model, layout.workspace))}
+    write_file(layout.root / CHECKED, json.dumps(noted, indent=1))
+
+
+def remembered(model: Model, layout: RunLayout, identity: str) -> dict[str, JsonValue] | None:
+    """What `complete` found before, where every file still has its size."""
+    try:
+        noted = json.loads((layout.root / CHECKED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    same = noted.get("identity") == identity and noted.get("files") == _sizes(model_folder(model, layout.workspace))
+    return noted["facts"] if same else None
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in sorted(folder.glob("*")) if path.is_file()}
 
 
 def _standing_commit(model: Model, workspace: Path) -> JsonValue:

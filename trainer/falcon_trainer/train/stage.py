@@ -44,7 +44,6 @@ def train(config: RunConfig, beats: Beats, layout: RunLayout) -> dict[str, JsonV
 
     beats.update("start")
     gpu = torch.cuda.is_available()
-    _use_own_cpus()
     initialise(gpu=gpu)
     accumulation_steps(config.training, torch.distributed.get_world_size())
     start = decided(lambda: _start(config, layout))
@@ -211,28 +210,3 @@ class _Run:
                 *adapter.save_adapter(self._layout, self._model_folder, base_name, self._config.lora, tensors, facts),
             )
         )
-
-
-def _use_own_cpus() -> None:
-    """torch takes every core of the node by default, whatever the pod may use and however many ranks share it."""
-    import torch
-
-    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(max(1, available_cpus() // ranks))
-
-
-def available_cpus() -> int:
-    """CPUs this process may use: its affinity, and the quota of its cgroup (v2, then v1), rounded down."""
-    allowed = len(os.sched_getaffinity(0))
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            folder = Path("/sys/fs/cgroup/cpu")
-            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
-            period = (folder / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return allowed
-    if quota in ("max", "-1"):
-        return allowed
-    return max(1, min(allowed, int(quota) // int(period)))

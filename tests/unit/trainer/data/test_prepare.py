@@ -64,10 +64,13 @@ def test_the_result_fits_a_termination_message_and_holds_no_float(shop: Workshop
     json.loads(text, parse_float=lambda number: pytest.fail(f"a float in the status: {number}"))
 
 
-def test_a_second_prepare_reports_the_same_without_preparing_again(shop: Workshop) -> None:
+def test_a_second_prepare_reports_the_same_without_preparing_again(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = run(shop)
     written = (shop.layout.data / "manifest.json").stat().st_mtime_ns
     (shop.sources / "data" / "records.jsonl").unlink()  # not even looked at
+    monkeypatch.setattr("falcon_trainer.model.source.complete", None)
     assert run(shop) == first
     assert (shop.layout.data / "manifest.json").stat().st_mtime_ns == written
 
@@ -76,6 +79,13 @@ def test_a_damaged_data_set_is_prepared_again(shop: Workshop) -> None:
     first = run(shop)
     (shop.layout.data / "documents.arrow").write_bytes(b"damaged")
     assert run(shop) == first
+
+
+def test_a_model_that_changed_since_is_checked_again(shop: Workshop) -> None:
+    run(shop)
+    cut(shop.sources / "models" / "base")
+    with pytest.raises(StageError, match="was cut"):
+        run(shop)
 
 
 def test_what_a_dead_pod_left_half_written_is_removed(shop: Workshop) -> None:
