@@ -8,6 +8,7 @@ import shutil
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import deepspeed
 import torch
@@ -25,12 +26,7 @@ PORTABLE = {"-march=native": "-march=x86-64-v3", "-D__AVX512__": "-D__AVX256__"}
 
 def compile_operator(builder_name: str, site_packages: Path, scratch: Path) -> str:
     """Compile one operator into the copy of the environment; returns DeepSpeed's name of it."""
-    accelerator = get_accelerator()
-    builder = accelerator.create_op_builder(builder_name)
-    with_cuda = accelerator.device_name() == "cuda" and hasattr(builder, "compute_capability_args")
-    if with_cuda:
-        builder.build_for_cpu = False
-        builder.jit_mode = True
+    builder = get_accelerator().create_op_builder(builder_name)
     package, _, module = builder.absolute_name().rpartition(".")
     target = site_packages.joinpath(*package.split("."))
     target.mkdir(parents=True, exist_ok=True)
@@ -42,17 +38,28 @@ def compile_operator(builder_name: str, site_packages: Path, scratch: Path) -> s
         extra_include_paths=[
             builder.deepspeed_src_path(path) for path in builder.strip_empty_entries(builder.include_paths())
         ],
-        extra_cflags=[
-            PORTABLE.get(flag, flag) for flag in builder.strip_empty_entries(builder.cxx_args()) if flag != "-g"
-        ],
-        extra_cuda_cflags=builder.strip_empty_entries(builder.nvcc_args()) if with_cuda else [],
         extra_ldflags=builder.strip_empty_entries(builder.extra_ldflags()),
-        with_cuda=with_cuda or None,
         build_directory=str(build),
         is_python_module=False,
+        **compiler_flags(builder),
     )
     shutil.copy2(build / f"{module}.so", target)
     return str(builder.name)
+
+
+def compiler_flags(builder: Any) -> dict[str, Any]:
+    """What DeepSpeed's own just-in-time build would pass, made portable."""
+    cxx = [PORTABLE.get(flag, flag) for flag in builder.strip_empty_entries(builder.cxx_args()) if flag != "-g"]
+    if not hasattr(builder, "compute_capability_args"):
+        return {"extra_cflags": cxx}
+    # Not run on a GPU. In this mode the builder takes the architectures from TORCH_CUDA_ARCH_LIST.
+    builder.build_for_cpu = False
+    builder.jit_mode = True
+    nvcc = builder.strip_empty_entries(builder.nvcc_args())
+    if builder.enable_bf16:
+        cxx = [*cxx, "-DBF16_AVAILABLE"]
+        nvcc = [*nvcc, "-DBF16_AVAILABLE", "-U__CUDA_NO_BFLOAT16_OPERATORS__", "-U__CUDA_NO_BFLOAT162_OPERATORS__"]
+    return {"extra_cflags": cxx, "extra_cuda_cflags": nvcc, "with_cuda": True}
 
 
 def main(out: Path) -> None:
