@@ -25,7 +25,7 @@ class Admin(Kube):
 
     async def create_event(self, namespace: str, event: Object) -> None:
         """Creates a core/v1 Event, the kind that kubelets write."""
-        await self._write("POST", path("CoreEvent", namespace), event)
+        await self._write("POST", path("Event", namespace), event)
 
     async def remove(self, kind: str, namespace: str, name: str, grace: int | None = None) -> None:
         """Deletes the object under this name, whichever it is."""

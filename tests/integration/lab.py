@@ -121,8 +121,8 @@ class Lab:
     async def events(self, name: str = "r") -> list[Object]:
         """Events about the run, oldest first."""
         fields = f"involvedObject.kind={KIND},involvedObject.name={name}"
-        found = await self.admin.find("CoreEvent", self.namespace, fields=fields)
-        return sorted(found, key=lambda event: str(event.get("eventTime")))
+        found = await self.admin.find("Event", self.namespace, fields=fields)
+        return sorted(found, key=lambda event: str(event.get("lastTimestamp")))
 
     async def described(self, name: str) -> str:
         """The run's status, its children and the end of the operators' logs, for the message of a failed test."""

@@ -31,7 +31,7 @@ def claim_and_path(uri: str) -> tuple[str, str]:
     """
     scheme, _, rest = uri.partition("://")
     claim, _, path = rest.partition("/")
-    if scheme != "pvc" or not claim or ".." in path.split("/"):
+    if scheme != "pvc" or not claim or path.startswith("/") or ".." in path.split("/"):
         raise ValueError(f"{uri!r} is not pvc://CLAIM/PATH")
     return claim, path
 

@@ -8,14 +8,15 @@ import hashlib
 import logging
 from datetime import UTC, datetime
 
+from falcon_operator.api.status import rfc3339
 from falcon_operator.controller.flow.children import APPLIED
 from falcon_operator.controller.flow.report import Occasion, Plan
 from falcon_operator.controller.kube import REFUSALS, ApiError, Kube
 from falcon_operator.controller.observe import Observation
 from falcon_operator.objects import Object, uid
 
-CONTROLLER = "falcon-finetune.dev/operator"
-LONGEST_NOTE = 1024
+COMPONENT = "falcon-operator"
+LONGEST_MESSAGE = 1024
 LONGEST_WORD = 128
 
 log = logging.getLogger(__name__)
@@ -90,28 +91,29 @@ class Applier:
 
 
 def event(run: Object, occasion: Occasion, instance: str, now: datetime) -> Object:
-    """The Event (events.k8s.io/v1) that tells of `occasion`."""
+    """The Event (core/v1) that tells of `occasion`.
+
+    Not events.k8s.io/v1: `kubectl describe` sorts by the older API's time stamps, which the newer one forbids.
+    """
     metadata = run["metadata"]
     digest = hashlib.sha256(f"{uid(run)}/{occasion.identity}".encode()).hexdigest()[:16]
+    named = ("name", "namespace", "uid", "resourceVersion")
     return {
-        "apiVersion": "events.k8s.io/v1",
+        "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"name": f"{metadata['name']}.{digest}", "namespace": metadata["namespace"]},
-        "eventTime": now.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "firstTimestamp": rfc3339(now),
+        "lastTimestamp": rfc3339(now),
+        "count": 1,
         "type": "Warning" if occasion.warning else "Normal",
         "reason": occasion.reason[:LONGEST_WORD],
         "action": occasion.action[:LONGEST_WORD],
-        "note": occasion.message.encode()[:LONGEST_NOTE].decode(errors="ignore"),
-        "reportingController": CONTROLLER,
+        "message": occasion.message.encode()[:LONGEST_MESSAGE].decode(errors="ignore"),
+        "source": {"component": COMPONENT},
+        "reportingComponent": COMPONENT,
         "reportingInstance": instance[:LONGEST_WORD],
-        "regarding": {
-            "apiVersion": run["apiVersion"],
-            "kind": run["kind"],
-            "name": metadata["name"],
-            "namespace": metadata["namespace"],
-            "uid": metadata["uid"],
-            "resourceVersion": metadata["resourceVersion"],
-        },
+        "involvedObject": {"apiVersion": run["apiVersion"], "kind": run["kind"]}
+        | {key: metadata[key] for key in named},
     }
 
 

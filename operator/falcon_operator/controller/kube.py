@@ -19,6 +19,7 @@ from falcon_operator.objects import Object, uid
 TIMEOUT = 15.0
 """Seconds for one request: some hundred times what a healthy API server needs."""
 PAGE = 500
+STRICT = [("fieldValidation", "Strict")]
 
 Query = list[tuple[str, str]]
 
@@ -30,10 +31,9 @@ PREFIXES = {
     "Service": ("/api/v1", "services"),
     "ConfigMap": ("/api/v1", "configmaps"),
     "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
-    "CoreEvent": ("/api/v1", "events"),
-    "Event": ("/apis/events.k8s.io/v1", "events"),
+    "Event": ("/api/v1", "events"),
 }
-"""Where each kind lives; `CoreEvent` is the older view of events, the one with field selectors on `involvedObject`."""
+"""Where each kind lives."""
 
 
 REFUSALS = frozenset({400, 403, 422})
@@ -96,9 +96,12 @@ class Kube:
                 return found
 
     async def create(self, obj: Object) -> Object | None:
-        """Creates the object; None where one of this name exists already."""
+        """Creates the object; None where one of this name exists already.
+
+        Strict: a misspelt field in the parts of podTemplate that are passed on as they are is refused, not dropped.
+        """
         try:
-            return await self._write("POST", path(obj["kind"], obj["metadata"]["namespace"]), obj)
+            return await self._write("POST", path(obj["kind"], obj["metadata"]["namespace"]), obj, STRICT)
         except ApiError as error:
             if error.status == 409:
                 return None

@@ -111,7 +111,7 @@ class Observer:
         pending = [claim for claim in claims if status(claim).get("phase") == "Pending"]
         found = await asyncio.gather(
             *(
-                self._kube.find("CoreEvent", key.namespace, fields=f"involvedObject.uid={uid(about)},type=Warning")
+                self._kube.find("Event", key.namespace, fields=f"involvedObject.uid={uid(about)},type=Warning")
                 for about in [maker, *waiting, *pending]
             )
         )

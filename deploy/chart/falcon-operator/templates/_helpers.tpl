@@ -54,9 +54,6 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   resources: [pods] # deleted: what is left of a gang that lost a pod, where the Job controller does not see it
   verbs: [get, list, watch, delete]
 - apiGroups: [""]
-  resources: [events] # quota, admission and mount failures show nowhere else
-  verbs: [get, list]
-- apiGroups: [events.k8s.io]
-  resources: [events]
-  verbs: [create, patch]
+  resources: [events] # read: quota, admission and mount failures show nowhere else
+  verbs: [get, list, create]
 {{- end }}

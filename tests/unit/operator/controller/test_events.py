@@ -21,13 +21,13 @@ def test_the_same_transition_has_the_same_name_and_another_one_another() -> None
 
 
 def test_a_long_message_is_cut_at_the_apis_limit_in_bytes() -> None:
-    note = told(message="ä" * 2000)["note"]
-    assert len(note.encode()) <= 1024
-    assert set(note) == {"ä"}
+    text = told(message="ä" * 2000)["message"]
+    assert len(text.encode()) <= 1024
+    assert set(text) == {"ä"}
 
 
 def test_the_run_is_named() -> None:
     found = told()
-    assert found["regarding"]["kind"] == "FalconFineTune"
-    assert found["regarding"]["uid"] == resource()["metadata"]["uid"]
+    assert found["involvedObject"]["kind"] == "FalconFineTune"
+    assert found["involvedObject"]["uid"] == resource()["metadata"]["uid"]
     assert (found["type"], found["reason"], found["action"]) == ("Warning", "Prepared", "prepare")
