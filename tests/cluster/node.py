@@ -156,7 +156,7 @@ class Node:
     def forget_containers(self) -> None:
         """Once in a cluster's life, remove what containerd remembers of an earlier one's containers; images stay."""
         forgotten = self.state / "containers-forgotten"
-        if forgotten.exists():
+        if forgotten.exists() or self.process("kubelet").alive:
             return
         if containers := self.containers():
             self.ctr("containers", "delete", *containers)
