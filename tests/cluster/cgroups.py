@@ -37,10 +37,15 @@ class Cgroups:
         return (self.mount / "cgroup.controllers").exists()
 
     def hierarchies(self) -> list[Path]:
-        """The mounted hierarchies that hold our groups: one on v2, one for each controller on v1."""
+        """The mounted hierarchies that we make groups in: one on v2, one for each controller on v1."""
         if self.unified:
             return [self.mount]
         return [folder for folder in sorted(self.mount.iterdir()) if (folder / "tasks").exists()]
+
+    def _all_hierarchies(self) -> list[Path]:
+        """Those, and on a v1 machine the v2 hierarchy beside them, where container runtimes make groups too."""
+        beside = [] if self.unified else [self.mount / "unified"]
+        return self.hierarchies() + [folder for folder in beside if folder.exists()]
 
     def recorder(self, group: str) -> Path:
         """The file that a program writes 0 to in order to join `falcon-finetune/GROUP`."""
@@ -68,7 +73,7 @@ class Cgroups:
     def processes(self, group: str = "") -> set[int]:
         """Ids of all processes in `falcon-finetune/GROUP` and below it."""
         found: set[int] = set()
-        for hierarchy in self.hierarchies():
+        for hierarchy in self._all_hierarchies():
             for procs in (hierarchy / ROOT / group).rglob("cgroup.procs"):
                 with suppress(OSError):
                     found.update(int(word) for word in procs.read_text().split())
@@ -87,7 +92,7 @@ class Cgroups:
 
     def remove(self, group: str = "") -> None:
         """Remove the empty groups, deepest first."""
-        for hierarchy in self.hierarchies():
+        for hierarchy in self._all_hierarchies():
             top = hierarchy / ROOT / group
             if top.exists():
                 for folder, _, _ in os.walk(top, topdown=False):

@@ -9,13 +9,16 @@ from tests.cluster.shell import ClusterError, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0, or 1 after a sentence that says what to do."""
+    """Returns the exit code: 0; 1 after a sentence that says what to do; 130 when interrupted."""
     chosen = _parser().parse_args(arguments)
     try:
         chosen.action(chosen)
     except ClusterError as error:
         say(f"error: {error}")
         return 1
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on from here")
+        return 130
     return 0
 
 

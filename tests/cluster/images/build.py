@@ -15,8 +15,7 @@ from typing import Protocol
 from tests.cluster.images import buildah
 from tests.cluster.images.base import local_base
 from tests.cluster.images.context import snapshot
-from tests.cluster.locks import exclusively
-from tests.cluster.paths import IMAGES_ENV, REPOSITORY, cache
+from tests.cluster.paths import IMAGES_ENV, REPOSITORY
 from tests.cluster.shell import Word, run, step, succeeds
 
 
@@ -71,6 +70,7 @@ class Buildah:
         return buildah.exists(reference)
 
     def build(self, image: Image, reference: str, context: Path) -> None:
+        buildah.forget_unfinished()
         buildah.make_room()
         # The host's network: a sandbox may have no other way to the package registries.
         options: list[Word] = ["--quiet", "--layers", "--network", "host"]
@@ -104,7 +104,7 @@ def container_engine() -> str | None:
 def build_images(engine: Engine) -> dict[Image, str]:
     """Build what has changed; returns the references, and writes them to `.run/images.env` for helm and tests."""
     references = {}
-    with exclusively(cache() / "images" / "lock", "builds images"):
+    with buildah.building():
         for image in IMAGES:
             references[image] = _build_unless_there(engine, image)
     record(references)

@@ -2,8 +2,10 @@
 
 import os
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from tests.cluster.locks import exclusively
 from tests.cluster.paths import cache
 from tests.cluster.shell import Word, run, say, succeeds
 
@@ -28,6 +30,11 @@ def buildah(*words: Word, timeout: float | None = None) -> str:
     return run(["buildah", *storage_options(), *words], env=environment, timeout=timeout)
 
 
+def building() -> AbstractContextManager[None]:
+    """One build at a time: a second one would do the same work, or clean up under the first one's feet."""
+    return exclusively(cache() / "images" / "lock", "builds images")
+
+
 def exists(image: str) -> bool:
     return succeeds(["buildah", *storage_options(), "inspect", "--type", "image", image])
 
@@ -36,6 +43,12 @@ def remove(image: str) -> None:
     """Forget a name; layers that other images or the build cache need stay."""
     if exists(image):
         buildah("rmi", image)
+
+
+def forget_unfinished() -> None:
+    """Remove what builds left that were broken off: working containers, and their mounts."""
+    if buildah("containers", "--quiet").strip():
+        buildah("rm", "--all")
 
 
 def make_room() -> None:

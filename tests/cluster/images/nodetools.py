@@ -6,7 +6,7 @@ import tempfile
 from functools import cache as once
 from pathlib import Path
 
-from tests.cluster.images.buildah import buildah, exists
+from tests.cluster.images.buildah import buildah, building, exists
 from tests.cluster.paths import PACKAGE
 from tests.cluster.shell import ClusterError, step
 
@@ -30,8 +30,9 @@ def image() -> str:
 
 def build() -> str:
     """Build it, unless buildah has it; returns its name."""
-    if not exists(image()):
-        with step(f"making {image()}"), tempfile.TemporaryDirectory(prefix="falcon-node-") as context:
-            shutil.copy2(_busybox(), Path(context) / "busybox")
-            buildah("bud", "--quiet", "--file", _DOCKERFILE, "--tag", image(), context)
+    with building():
+        if not exists(image()):
+            with step(f"making {image()}"), tempfile.TemporaryDirectory(prefix="falcon-node-") as context:
+                shutil.copy2(_busybox(), Path(context) / "busybox")
+                buildah("bud", "--quiet", "--file", _DOCKERFILE, "--tag", image(), context)
     return image()

@@ -61,3 +61,12 @@ def test_a_stranger_s_group_is_never_looked_at(v2: Cgroups) -> None:
     stranger.mkdir()
     (stranger / "cgroup.procs").write_text("1\n")
     assert v2.processes() == set()
+
+
+def test_what_a_container_runtime_makes_in_the_v2_tree_of_a_v1_machine_is_removed_too(v1: Cgroups) -> None:
+    left = v1.mount / "unified/falcon-finetune/node-0/kubepods"
+    left.mkdir(parents=True)
+    v1.create("node-0")
+    v1.remove()
+    assert not (v1.mount / "unified/falcon-finetune").exists()
+    assert not (v1.mount / "memory/falcon-finetune").exists()
