@@ -77,7 +77,7 @@ def _api() -> Any:
     from huggingface_hub import HfApi
 
     token = layout.TOKEN.read_text().strip() if layout.TOKEN.is_file() else None
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token or False)
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
 
 
 def _download(model: HubModel, patterns: list[str]) -> None:

@@ -18,6 +18,8 @@ from falcon_trainer.train.checkpoint import TRAINED
 from tests.unit.trainer.ranks import Ranks
 from tests.unit.trainer.workshop import RECORDS, REPOSITORY, Workshop
 
+pytestmark = pytest.mark.slow
+
 Heads = dict[str, dict[str, Any]]
 Finished = tuple[Workshop, dict[str, Any]]
 
@@ -240,6 +242,16 @@ def test_with_everything_offloaded_the_adapter_is_the_same_and_a_resume_is_exact
     resumed = from_step_3(whole, tmp_path / "resumed")
     train(resumed, OFFLOADED, gang)
     assert largest_difference(resumed, whole) == 0
+
+
+def test_without_activation_checkpoints_the_adapter_is_the_same(
+    finished: Finished, tmp_path: Path, gang: Ranks
+) -> None:
+    shop = from_step_3(finished[0], tmp_path)
+    shutil.rmtree(shop.layout.attempts)
+    plain = {**SETTINGS, "training": SETTINGS["training"] | {"activationCheckpointing": "none"}}
+    train(shop, plain, gang)
+    assert largest_difference(shop, finished[0]) < 1e-5
 
 
 def test_a_stop_on_one_rank_saves_on_all_and_ends_as_stopped(finished: Finished, tmp_path: Path, gang: Ranks) -> None:
