@@ -99,7 +99,7 @@ ALLOWED = {
     "batch/jobs": ["get", "list", "watch", "create", "delete"],
     "apps/deployments": ["get", "list", "watch", "create", "patch", "delete"],
     "/services": ["get", "list", "watch", "create", "patch", "delete"],
-    "/configmaps": ["get", "list", "create", "delete"],
+    "/configmaps": ["get", "create"],
     "/persistentvolumeclaims": ["get", "list", "watch", "create"],
     "/pods": ["get", "list", "watch", "delete"],
     "/events": ["get", "list", "create"],

@@ -20,7 +20,7 @@ from falcon_trainer.data.formats import Document
 from falcon_trainer.data.packing import one_each, pack
 from falcon_trainer.data.prompt import CHAT_TEMPLATE
 from falcon_trainer.data.records import Findings, Records
-from falcon_trainer.data.sources import Where
+from falcon_trainer.data.sources import Where, fingerprint
 from falcon_trainer.data.store import DocumentWriter, write_plan
 from falcon_trainer.data.tokenization import Encoder, Tokens, load_tokenizer
 from falcon_trainer.identity import claim
@@ -42,7 +42,8 @@ def prepare(config: RunConfig, beats: Beats, layout: RunLayout) -> dict[str, Jso
     beats.update("start")
     accumulation_steps(config.training, config.gang.world_size)
     identity = claim(config, layout)
-    dataset = _standing(layout, identity)
+    sources = fingerprint(config.dataset)
+    dataset = _standing(layout, identity, sources)
     if dataset and (model := source.remembered(config.model, layout, identity)):
         return {"dataset": dataset, "model": model}
     records = None if dataset else Records(config.dataset)
@@ -50,18 +51,26 @@ def prepare(config: RunConfig, beats: Beats, layout: RunLayout) -> dict[str, Jso
     findings = records.check() if records else None
     located = source.locate(config.model, config.run, layout.workspace)
     if records and findings:
-        dataset = _write(config, layout, records, findings, located.folder, identity)
+        facts: dict[str, JsonValue] = {"identity": identity, "sources": {**sources}}
+        dataset = _write(config, layout, records, findings, located.folder, facts)
     beats.update("fetch" if located.remote else "verify")
     model = source.complete(config.model, located, config.lora, layout.workspace)
+    source.refuse_changed(config.model, layout, identity)
     source.remember(config.model, layout, identity, model)
     return {"dataset": dataset, "model": model}
 
 
-def _standing(layout: RunLayout, identity: str) -> JsonValue:
-    """The figures of a data set that was prepared before and is whole."""
+def _standing(layout: RunLayout, identity: str, sources: dict[str, str]) -> JsonValue:
+    """The figures of a data set that was prepared before, from the same records, and is whole.
+
+    Raises StageError(CONFIGURATION) where the records are others by now: what was trained on the old ones must not
+    pass for what the new ones give.
+    """
     manifest = read_manifest(layout.data)
     if manifest is None or manifest.facts.get("identity") != identity:
         return None
+    if manifest.facts.get("sources") != sources:
+        raise _changed(layout, manifest.facts.get("sources"), sources)
     if wrong := problem(layout.data, manifest, contents=True):
         print(f"The prepared data set is damaged ({wrong}) and is made anew.", flush=True)
         shutil.rmtree(layout.data)
@@ -69,9 +78,26 @@ def _standing(layout: RunLayout, identity: str) -> JsonValue:
     return manifest.facts["figures"]
 
 
+def _changed(layout: RunLayout, before: JsonValue, now: dict[str, str]) -> StageError:
+    known = before if isinstance(before, dict) else {}
+    names = sorted(name for name in known.keys() | now.keys() if known.get(name) != now.get(name))
+    return StageError(
+        ExitCode.CONFIGURATION,
+        "WorkspaceInUse",
+        f"The records in {', '.join(names[:3])} are not those that the workspace folder {layout.relative(layout.root)} "
+        "was prepared from. Use another name for a run on the new records, or delete that folder to start anew.",
+    )
+
+
 def _write(
-    config: RunConfig, layout: RunLayout, records: Records, findings: Findings, model: Path, identity: str
+    config: RunConfig,
+    layout: RunLayout,
+    records: Records,
+    findings: Findings,
+    model: Path,
+    facts: dict[str, JsonValue],
 ) -> dict[str, JsonValue]:
+    """Writes and publishes the data set; `facts` say whose it is and what it was made from."""
     remove_drafts(layout.data)
     draft = draft_beside(layout.data)
     packer = _Packer(config.dataset, draft, Encoder(load_tokenizer(model), config.dataset.train_on))
@@ -80,12 +106,8 @@ def _write(
     figures = _figures(config, findings, packer, figures, records)
     (draft / TEMPLATE).write_text(CHAT_TEMPLATE, encoding="utf-8")
     (draft / PROMPTS).write_text(json.dumps(_samples(records), ensure_ascii=False), encoding="utf-8")
-    facts: dict[str, JsonValue] = {
-        "identity": identity,
-        "figures": figures,
-        "sequenceLength": config.dataset.sequence_length,
-    }
-    publish(draft, layout.data, kind=KIND, facts=facts)
+    told: dict[str, JsonValue] = {"figures": figures, "sequenceLength": config.dataset.sequence_length}
+    publish(draft, layout.data, kind=KIND, facts=facts | told)
     _log(records, figures)
     return figures
 

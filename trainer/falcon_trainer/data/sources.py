@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from falcon_trainer import layout
+from falcon_trainer.artifacts import sha256_of
 from falcon_trainer.config import Dataset
 from falcon_trainer.outcome import ExitCode, StageError
 
@@ -42,6 +43,20 @@ def files_of(dataset: Dataset) -> list[Path]:
     return [file for source in dataset.sources for file in _files_at(layout.source_path(source.uri), source.uri)]
 
 
+def fingerprint(dataset: Dataset) -> dict[str, str]:
+    """SHA-256 of every file, by its path under the sources: what was prepared, told apart from what lies there now.
+
+    Raises StageError(NO_INPUT) where a file is missing or cannot be read.
+    """
+    found = {}
+    for file in files_of(dataset):
+        try:
+            found[str(file.relative_to(layout.SOURCES))] = sha256_of(file)
+        except OSError as error:
+            raise _unreadable(file, error) from error
+    return found
+
+
 def read(file: Path) -> Iterator[Record]:
     """The records of one file. A JSON array numbers its records from 0; JSON Lines are numbered from 1."""
     try:
@@ -49,9 +64,11 @@ def read(file: Path) -> Iterator[Record]:
             head = opened.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
         yield from _array(file) if head.startswith(b"[") else _lines(file)
     except OSError as error:
-        raise StageError(
-            ExitCode.NO_INPUT, "CannotReadData", f"{file} cannot be read: {error.strerror or error}."
-        ) from error
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: OSError) -> StageError:
+    return StageError(ExitCode.NO_INPUT, "CannotReadData", f"{file} cannot be read: {error.strerror or error}.")
 
 
 def _files_at(path: Path, uri: str) -> list[Path]:

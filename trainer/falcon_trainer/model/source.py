@@ -21,7 +21,7 @@ IGNORED_ENDINGS = (".rotary_emb.inv_freq",)
 
 
 CHECKED = "model.json"
-"""In the run's folder: what was found of the model, and the sizes of its files then."""
+"""In the run's folder: what was found of the model, and the sizes and times of its files then."""
 
 
 @dataclass(frozen=True)
@@ -80,22 +80,45 @@ def complete(model: Model, located: Located, lora: Lora, workspace: Path) -> dic
 
 def remember(model: Model, layout: RunLayout, identity: str, facts: dict[str, JsonValue]) -> None:
     """Notes that the model was checked, so that a prepare whose outcome was lost reports again in a moment."""
-    noted = {"identity": identity, "facts": facts, "files": _sizes(model_folder(model, layout.workspace))}
+    noted = {"identity": identity, "facts": facts, "files": _files(model_folder(model, layout.workspace))}
     write_file(layout.root / CHECKED, json.dumps(noted, indent=1))
 
 
 def remembered(model: Model, layout: RunLayout, identity: str) -> dict[str, JsonValue] | None:
-    """What `complete` found before, where every file still has its size."""
+    """What `complete` found before, where every file still has its size and time."""
+    noted = _noted(layout, identity)
+    same = noted.get("files") == _files(model_folder(model, layout.workspace))
+    return noted["facts"] if noted and same else None
+
+
+def refuse_changed(model: Model, layout: RunLayout, identity: str) -> None:
+    """Raises StageError(CONFIGURATION) where a run began with other weights than those that lie there now: its
+    checkpoints, and an adapter that it finished, belong to the old ones.
+    """
+    before, now = _noted(layout, identity).get("files", {}), _files(model_folder(model, layout.workspace))
+    names = sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
+    if names:
+        raise StageError(
+            ExitCode.CONFIGURATION,
+            "WorkspaceInUse",
+            f"{model.source} has changed ({', '.join(names[:3])}) since the workspace folder "
+            f"{layout.relative(layout.root)} was prepared. Use another name for a run on the new weights, or delete "
+            "that folder to start anew.",
+        )
+
+
+def _noted(layout: RunLayout, identity: str) -> dict[str, Any]:
     try:
-        noted = json.loads((layout.root / CHECKED).read_text(encoding="utf-8"))
+        noted: dict[str, Any] = json.loads((layout.root / CHECKED).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    same = noted.get("identity") == identity and noted.get("files") == _sizes(model_folder(model, layout.workspace))
-    return noted["facts"] if same else None
+        return {}
+    return noted if noted.get("identity") == identity else {}
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in sorted(folder.glob("*")) if path.is_file()}
+def _files(folder: Path) -> dict[str, list[int]]:
+    """Size and time of change (ns) of every file that decides what the model computes."""
+    found = [(path.name, path.stat()) for path in sorted(folder.glob("*")) if path.suffix in (".safetensors", ".json")]
+    return {name: [status.st_size, status.st_mtime_ns] for name, status in found}
 
 
 def _standing_commit(model: Model, workspace: Path) -> JsonValue:

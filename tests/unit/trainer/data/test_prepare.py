@@ -69,7 +69,6 @@ def test_a_second_prepare_reports_the_same_without_preparing_again(
 ) -> None:
     first = run(shop)
     written = (shop.layout.data / "manifest.json").stat().st_mtime_ns
-    (shop.sources / "data" / "records.jsonl").unlink()  # not even looked at
     monkeypatch.setattr("falcon_trainer.model.source.complete", None)
     assert run(shop) == first
     assert (shop.layout.data / "manifest.json").stat().st_mtime_ns == written
@@ -86,6 +85,26 @@ def test_a_model_that_changed_since_is_checked_again(shop: Workshop) -> None:
     cut(shop.sources / "models" / "base")
     with pytest.raises(StageError, match="was cut"):
         run(shop)
+
+
+def test_records_that_changed_since_are_not_passed_off_as_prepared(shop: Workshop) -> None:
+    run(shop)
+    file = shop.sources / "data" / "records.jsonl"
+    shop.put_records(file.read_text() + '{"instruction": "new", "context": "", "response": "record"}\n')
+    with pytest.raises(StageError, match=r"records\.jsonl are not those") as caught:
+        run(shop)
+    assert (caught.value.code, caught.value.reason) == (64, "WorkspaceInUse")
+
+
+def test_weights_that_were_replaced_since_are_not_trained_on_with_the_old_checkpoints(shop: Workshop) -> None:
+    run(shop)
+    weights = shop.sources / "models" / "base" / "model.safetensors"
+    before = weights.stat()
+    weights.write_bytes(weights.read_bytes()[:-4] + b"abcd")
+    assert weights.stat().st_size == before.st_size
+    with pytest.raises(StageError, match=r"model.safetensors\) since the workspace") as caught:
+        run(shop)
+    assert (caught.value.code, caught.value.reason) == (64, "WorkspaceInUse")
 
 
 def test_what_a_dead_pod_left_half_written_is_removed(shop: Workshop) -> None:
