@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests of one file stay in one process: they share what is dear to start.
+PARALLEL := --numprocesses=2 --dist=loadfile
 STAMP := .venv/.installed
 # The cluster that make brought up, its tools, and the names of the images that it holds.
 IN_CLUSTER := set -a && . .run/images.env && set +a && export KUBECONFIG="$(CURDIR)/.run/kubeconfig" PATH="$(CURDIR)/.run/bin:$$PATH" &&
@@ -23,10 +25,10 @@ include tests/cluster/cluster.mk
 test: lint test-unit test-integration test-e2e ## Everything: lint, unit, integration and end-to-end tests
 
 test-unit: venv ## Tests without a cluster
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest $(PARALLEL) tests/unit
 
 test-integration: venv cluster-deps ## The operator against a real API server, its nodes played by kwok
-	$(BIN)/pytest tests/integration
+	$(BIN)/pytest $(PARALLEL) tests/integration
 
 test-e2e: venv cluster-up images-load ## Real pods of the real images on real nodes
 	$(IN_CLUSTER) $(BIN)/pytest tests/e2e

@@ -5,7 +5,7 @@ import json
 
 from tests.cluster.controlplane import ControlPlane
 from tests.cluster.kubectl import Kubectl
-from tests.integration.api import api_client, until
+from tests.integration.api import api_client, condition_of, until
 from tests.integration.kubelet import ADAPTER, MERGED, runs_on, success
 from tests.integration.lab import SPEC, Lab
 from tests.integration.recorder import recording
@@ -17,6 +17,12 @@ STILL_SECONDS = 30.0
 async def versions(lab: Lab) -> dict[str, str]:
     objects = {"run": await lab.run()} | await lab.children()
     return {name: obj["metadata"]["resourceVersion"] for name, obj in objects.items()}
+
+
+async def jobs_settled(lab: Lab) -> bool:
+    """Whether the Job controller is through: it writes on, for itself, after the pods have succeeded."""
+    jobs = [obj for name, obj in (await lab.children()).items() if name.startswith("Job/")]
+    return all(condition_of(job, "Complete").get("status") == "True" for job in jobs)
 
 
 async def test_a_run_goes_through_all_stages_and_then_keeps_still(
@@ -38,6 +44,7 @@ async def test_a_run_goes_through_all_stages_and_then_keeps_still(
         assert status["dataset"]["records"] == 8
         assert (status["training"]["progress"], status["training"]["loss"]) == ("100%", "0.05")
         assert [(each["attempt"], each["state"]) for each in status["attempts"]] == [(1, "Succeeded")]
+        await until("the Job controller's last word on each Job", lambda: jobs_settled(lab))
         before = await versions(lab)
         await asyncio.sleep(STILL_SECONDS)  # the time itself is what is tested; several resyncs lie in it
         assert await versions(lab) == before

@@ -30,7 +30,7 @@ class Tail:
 
     def lines(self) -> list[str]:
         """The last lines of the ranks, oldest first."""
-        rest = [self._partial.decode(errors="replace")] if self._partial else []
+        rest = [self._partial.decode(errors="replace")] if self._partial.strip() else []
         return [line for line in [*list(self._lines), *rest] if not AGENT_LINE.match(line)]
 
     def _pump(self) -> None:
