@@ -63,7 +63,8 @@ def follow(kubectl: Kubectl, name: str, screen: Screen, *, timeout: float = 1800
         for kind in STAGES:
             state = condition_of(run, kind)
             key = (state.get("status", ""), state.get("reason", ""))
-            if state and seen.get(kind) != key and (state["status"] == "True" or kind != "Ready"):
+            told = key[0] == "True" or (kind != "Ready" and key[1] != "Waiting")
+            if state and told and seen.get(kind) != key:
                 screen.line(f"{kind:<9} {state['status']:<7} {state['reason']}: {state['message']}")
                 seen[kind] = key
         if condition_of(run, "Ready").get("status") == "True":

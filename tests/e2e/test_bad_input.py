@@ -1,6 +1,7 @@
 """Bad input, met before any GPU pod exists: the message names what is wrong, and no training pod is created."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -35,6 +36,10 @@ BAD: dict[str, tuple[Changes, str, Sequence[str]]] = {
 }
 
 
+def seconds_between(earlier: str, later: str) -> float:
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+
+
 @pytest.fixture(scope="module")
 def applied(kubectl: Kubectl) -> None:
     """All bad runs at once: they do not need each other's time."""
@@ -55,3 +60,12 @@ def test_the_condition_says_what_is_wrong(kubectl: Kubectl, name: str) -> None:
     except TimeoutError as error:
         raise AssertionError(f"{error}\n{kubectl('describe', KIND, name)}") from error
     assert kubectl.list("jobs", f"falcon-finetune.dev/run={name},falcon-finetune.dev/stage=train") == []
+
+
+@pytest.mark.usefixtures("applied")
+def test_a_wrong_image_is_told_within_a_minute(kubectl: Kubectl) -> None:
+    run = kubectl.get(KIND, "wrong-image")
+    assert run
+    told = condition_of(run, "Prepared")
+    assert told["reason"] == "ImagePullBackOff"
+    assert seconds_between(run["metadata"]["creationTimestamp"], told["lastTransitionTime"]) <= 60
