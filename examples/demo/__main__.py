@@ -103,7 +103,8 @@ def main() -> int:
         return demo()
     except (KubectlError, RunFailedError, RuntimeError, TimeoutError) as error:
         print(f"\nThe demo stopped: {error}", file=sys.stderr)
-        print(f"  kubectl -n {NAMESPACE} describe fft {RUN}", file=sys.stderr)
+        print(f"  kubectl -n {NAMESPACE} describe fft {RUN}   # where it stands and why", file=sys.stderr)
+        print("  make demo-clean && make demo                # start anew", file=sys.stderr)
         return 1
 
 

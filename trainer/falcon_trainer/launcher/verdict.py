@@ -152,16 +152,15 @@ def _of(evidence: Evidence, kind: Kind, reason: str, message: str, rank: int | N
 
 
 def _memory_sentence(evidence: Evidence, who: str) -> str:
-    limit = (
-        f"the pod's memory limit of {evidence.memory_limit / 2**30:.2f} GiB" if evidence.memory_limit else "its node"
-    )
+    limit = evidence.memory_limit
+    what = f"the pod's memory limit of {limit / 2**30:.2f} GiB" if limit else "the memory of its node"
     advice = {
         "train": "use more nodes (ZeRO-3 spreads the model over them), or training.deepspeed.offloadParameters and "
         "offloadOptimizer: none, which keep the state in GPU memory",
         "serve": "give the serve pod memory for the whole merged model and its key-value cache",
     }.get(evidence.stage, "")
     return (
-        f"{who} was killed because the memory of {limit} was used up. Raise resources.limits.memory in "
+        f"{who} was killed because {what} was used up. Raise resources.limits.memory in "
         f"podTemplate.{evidence.stage}" + (f", or {advice}" if advice else "")
     )
 
