@@ -71,8 +71,10 @@ def references(run: FalconFineTune, settings: StageSettings, stage: StageName | 
 
 
 def leftovers(run: FalconFineTune) -> list[Reference]:
-    """The server of a run that wants none any more."""
-    if run.spec.serve.enabled or not run.status.endpoint:
+    """The server of a run that wants none any more. The endpoint is told only once the server is available: a run that
+    has a merged model may have made one before that.
+    """
+    if run.spec.serve.enabled or not (run.status.merged or run.status.endpoint):
         return []
     name = stage_name(run, "serve")
     return [Reference("Deployment", name), Reference("Service", name)]

@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 
+from falcon_operator.controller.flow.children import references
+from falcon_operator.controller.flow.snapshot import Reference
 from falcon_operator.objects import Object
 from tests.unit.operator.api.runs import ADAPTER, MERGED, laid_over
 from tests.unit.operator.controller.snapshots import (
     ORDER,
+    SETTINGS,
     deletes,
     existing,
     finished,
@@ -136,6 +139,36 @@ def test_a_server_that_is_not_wanted_any_more_is_put_away() -> None:
     assert gone.status
     assert gone.status.endpoint is None
     assert told(gone, "Ready") == ("True", "Completed")
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        pytest.param({}, id="rolling out"),
+        pytest.param({"conditions": [{"type": "ReplicaFailure", "status": "True"}]}, id="without pods"),
+    ],
+)
+def test_a_server_that_never_became_available_is_put_away_too(status: dict[str, Any]) -> None:
+    _, (_, service, deployment) = serving(status)
+    off = run_at(ORDER[:4], serve={"enabled": False})
+    assert off.status.endpoint is None, "it is told once the server is available"
+    looked_up = references(off, SETTINGS, None, 0)
+    assert looked_up == [Reference("Deployment", "r-serve"), Reference("Service", "r-serve")]
+    plan = look(snapshot(off, [service, deployment]))
+    assert deletes(plan) == ["Deployment/r-serve", "Service/r-serve"]
+
+
+def test_a_ready_run_without_a_server_is_left_alone() -> None:
+    off = run_at(ORDER[:4], serve={"enabled": False})
+    first = look(snapshot(off))
+    assert told(first, "Ready") == ("True", "Completed")
+    plan = look(snapshot(off.model_copy(update={"status": first.status})))
+    assert (plan.status, writes(plan), deletes(plan), plan.again) == (None, [], [], None)
+
+
+def test_a_run_that_merged_nothing_has_no_server_to_look_up() -> None:
+    off = run_at(ORDER[:3], merge={"enabled": False}, serve={"enabled": False})
+    assert references(off, SETTINGS, None, 0) == []
 
 
 def test_a_server_of_somebody_else_is_never_put_away() -> None:
