@@ -85,10 +85,18 @@ class ProgressReader:
     async def _ask(self, key: Key, url: str, pod: _Pod) -> None:
         with suppress(aiohttp.ClientError, OSError, TimeoutError, ValueError):
             async with self._session.get(url) as response:
-                body = await response.content.read(LARGEST_ANSWER)
+                body = await _read(response.content)
                 if response.status != 200:
                     return
             told = PodProgress.model_validate_json(body).summary
             if told != pod.progress:
                 pod.progress = told
                 self._changed(key)
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """The body up to LARGEST_ANSWER; one read returns no more than what has arrived."""
+    body = b""
+    while len(body) < LARGEST_ANSWER and (part := await content.read(LARGEST_ANSWER - len(body))):
+        body += part
+    return body

@@ -74,6 +74,21 @@ async def test_a_pod_is_not_asked_again_before_its_time(monkeypatch: pytest.Monk
     assert len(times) == 1
 
 
+async def test_an_answer_that_comes_in_pieces_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def in_two_pieces(request: web.Request) -> web.StreamResponse:
+        body = PodProgress(summary=SAID, ranks=[]).model_dump_json(by_alias=True).encode()
+        response = web.StreamResponse()
+        response.content_length = len(body)
+        await response.prepare(request)
+        await response.write(body[:10])
+        await asyncio.sleep(0.1)
+        await response.write(body[10:])
+        return response
+
+    async with a_pod(in_two_pieces, monkeypatch) as found:
+        assert await asked(found) == (SAID, [RUN])
+
+
 async def too_large(_: web.Request) -> web.StreamResponse:
     return web.Response(text='{"summary": {"stage": "train", "phase": "' + "x" * LARGEST_ANSWER)
 
