@@ -2,7 +2,8 @@
 
 Read from what Kubernetes and the stage left behind: the outcome JSON, exit codes, container states, pod conditions.
 Faults and disruptions are told apart: a disruption comes from outside (preemption, eviction by the node, node loss, a
-deletion by hand) and never uses up a run's restarts; an eviction for the pod's own limits is a fault.
+deletion by hand, a gang that was not scheduled as a whole) and never uses up a run's restarts; an eviction for the
+pod's own limits is a fault.
 """
 
 from collections.abc import Iterable
@@ -18,6 +19,10 @@ CONTAINER = "stage"
 CONSEQUENCES = frozenset({"RankLost", "Stopped"})
 """Reasons of the launcher that follow from what happened to another pod."""
 NO_EVIDENCE = "PodLost"
+WAITED_IN_VAIN = "RendezvousTimeout"
+"""The launcher's reason where the rest of the gang did not come, mostly since it was not scheduled: to wait for GPUs
+must never use up a run's restarts.
+"""
 
 
 class Kind(StrEnum):
@@ -149,6 +154,7 @@ def _of_container(pod: Object, ended: dict[str, Any]) -> Failure | None:
         return Failure(
             reason=outcome.reason,
             message=f"pod {name}: {outcome.message}",
+            kind=Kind.DISRUPTION if outcome.reason == WAITED_IN_VAIN else Kind.FAULT,
             retryable=outcome.retryable,
             time=time,
         )

@@ -36,7 +36,7 @@ from tests.unit.operator.controller.snapshots import (
     train_jobs,
     writes,
 )
-from tests.unit.operator.policy.pods import NOW, deleted, ended, pod
+from tests.unit.operator.policy.pods import NOW, deleted, ended, outcome, pod
 
 # --- an attempt that is bound to end
 
@@ -139,6 +139,17 @@ def test_a_result_that_was_lost_is_asked_for_by_another_attempt() -> None:
     assert records(plan.status) == [(1, "Disrupted", "ResultLost", True)]
     assert plan.status.training
     assert plan.status.training.next_attempt_time == NOW
+
+
+def test_waiting_in_vain_for_the_gang_uses_up_no_restart_but_is_waited_after() -> None:
+    late = ended("a", 75, outcome("RendezvousTimeout", "rank 0's pod could not be reached"), index=1)
+    before = TrainingStatus(attempt=1, restarts=1, disruptions=1)
+    plan = look(at_train(1, pods=[late], job=FAILING, training=before, gang={"maxRestarts": 1}))
+    assert plan.status
+    assert records(plan.status) == [(1, "Disrupted", "RendezvousTimeout", True)]
+    assert plan.status.training
+    assert (plan.status.training.restarts, plan.status.training.disruptions) == (1, 2)
+    assert plan.again == 20.0
 
 
 def test_a_newer_checkpoint_starts_the_counters_anew() -> None:

@@ -49,6 +49,10 @@ PODS: dict[str, tuple[Object, Expected]] = {
         ended("p", 143, STOPPED),
         ("Stopped", FAULT, True, "stopped on request"),
     ),
+    "a pod that waited in vain for the rest of its gang": (
+        ended("p", 75, outcome("RendezvousTimeout", "rank 0's pod could not be reached")),
+        ("RendezvousTimeout", DISRUPTION, True, "rank 0's pod"),
+    ),
     "a node that forgot the container": (
         ended("p", 137, reason="ContainerStatusUnknown"),
         ("NodeLost", DISRUPTION, True, "node"),
