@@ -6,7 +6,11 @@ from falcon_operator.stages.manifest import Manifest, child
 from falcon_operator.stages.naming import stage_name
 from falcon_trainer.outcome import RETRYABLE, ExitCode
 
-RETRIES = 3
+RETRIES = 10
+"""Enough to outlast an outage of the Hub. The Job controller waits 10 s before the first one and twice as long before
+each further one, up to 10 minutes (Kubernetes' source; its documentation says 6): 10 + 20 + ... + 320 + 4 * 600 s, some
+50 minutes in all, or 35 with 6.
+"""
 FINAL_CODES = sorted(int(code) for code in ExitCode if code is not ExitCode.OK and code not in RETRYABLE)
 """Exit codes that would be the same if the stage ran again unchanged."""
 

@@ -139,7 +139,7 @@ def test_the_pod_mounts_the_config_of_its_stage(stage: StageName) -> None:
 def test_a_job_of_one_pod_retries_what_may_pass_and_fails_at_once_on_what_will_not(build: Any) -> None:
     spec = build(a_run(), SETTINGS)["spec"]
     ignore, fail = spec["podFailurePolicy"]["rules"]
-    assert spec["backoffLimit"] == 3
+    assert spec["backoffLimit"] == 10
     assert spec["podReplacementPolicy"] == "Failed"
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
     assert ignore == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
