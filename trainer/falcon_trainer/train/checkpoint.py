@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 KIND = "checkpoint"
 TRAINED = "trained.safetensors"
 STATE = "state.json"
+DAMAGED = ".damaged-"
+"""Before the name of a checkpoint that was put aside."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def attempt_of(path: Path) -> int:
 
 
 def newest_valid(layout: RunLayout, identity: str) -> Checkpoint | None:
-    """The newest checkpoint of this run whose contents are what was written; says which were passed over and why."""
+    """The newest checkpoint of this run whose contents are what was written. Says which were passed over and why, and
+    puts them aside: a damaged one that still counted as the newest would push good ones out when old ones are removed.
+    """
     for checkpoint in found(layout):
         if checkpoint.facts.get("identity") != identity:
             log.warning("Passing over %s: it belongs to a run with other settings.", checkpoint.path)
@@ -63,7 +67,17 @@ def newest_valid(layout: RunLayout, identity: str) -> Checkpoint | None:
         if wrong is None:
             return checkpoint
         log.warning("Passing over the damaged %s: %s. Going back to the one before.", checkpoint.path, wrong)
+        checkpoint.path.rename(checkpoint.path.with_name(f"{DAMAGED}{checkpoint.path.name}"))
     return None
+
+
+def remove_stale_drafts(layout: RunLayout, attempt: int) -> None:
+    """Removes what earlier attempts left half-written when they were killed; the operator starts an attempt only when
+    the ones before it are over.
+    """
+    for draft in layout.attempts.glob("*/.*.draft"):
+        if attempt_of(draft) < attempt:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 class CheckpointWriter:
@@ -89,7 +103,8 @@ class CheckpointWriter:
             torch.save(states, draft / name)
         facts: dict[str, JsonValue] = {"step": step, "identity": self._identity, "worldSize": len(random_states)}
         path, _ = publish(draft, final, kind=KIND, facts=facts)
-        for old in found(self._layout)[self._keep :]:
+        ours = [each for each in found(self._layout) if each.facts.get("identity") == self._identity]
+        for old in ours[self._keep :]:
             shutil.rmtree(old.path, ignore_errors=True)
         return path
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from falcon_trainer.layout import RunLayout
-from falcon_trainer.train.checkpoint import TRAINED, CheckpointWriter, found, newest_valid
+from falcon_trainer.train.checkpoint import TRAINED, CheckpointWriter, found, newest_valid, remove_stale_drafts
 
 IDENTITY = "ours"
 
@@ -84,3 +84,19 @@ def test_only_the_newest_are_kept_over_all_incarnations(layout: RunLayout) -> No
     for attempt, step in ((0, 5), (0, 10), (1, 15), (1, 20)):
         save(layout, attempt, step, keep=2)
     assert [checkpoint.step for checkpoint in found(layout)] == [20, 15]
+
+
+def test_a_damaged_newest_one_does_not_push_the_good_ones_out(layout: RunLayout) -> None:
+    save(layout, 0, 5)
+    (save(layout, 0, 10) / TRAINED).write_bytes(b"damaged")
+    assert name(layout) == "0-pod/checkpoint-5"
+    save(layout, 1, 7, keep=1)
+    assert name(layout) == "1-pod/checkpoint-7"
+
+
+def test_what_earlier_attempts_left_half_written_goes_and_what_this_one_writes_stays(layout: RunLayout) -> None:
+    drafts = [layout.incarnation(attempt, "pod") / ".checkpoint-5.host-1.draft" for attempt in (1, 2)]
+    for draft in drafts:
+        draft.mkdir(parents=True)
+    remove_stale_drafts(layout, 2)
+    assert [draft.exists() for draft in drafts] == [False, True]
