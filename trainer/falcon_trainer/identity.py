@@ -18,11 +18,15 @@ OPTIMISATION = ("epochs", "maxSteps", "globalBatchSize", "learningRate", "schedu
 
 
 def identity_of(config: RunConfig) -> dict[str, JsonValue]:
-    """The settings that decide the adapter, by head, as they stand in the spec."""
-    wire = config.to_wire()
-    training = {name: wire["training"][name] for name in OPTIMISATION if name in wire["training"]}
+    """The settings that decide the adapter, by head, as they stand in the spec.
+
+    Defaults are left out: a field that a later release adds must not make strangers of the runs that are under way. So
+    within this API version a default never changes.
+    """
+    wire = config.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+    training = {name: value for name, value in wire.get("training", {}).items() if name in OPTIMISATION}
     model = {name: value for name, value in wire["model"].items() if name != "tokenSecretRef"}
-    return {"model": model, "dataset": wire["dataset"], "lora": wire["lora"], "training": training}
+    return {"model": model, "dataset": wire["dataset"], "lora": wire.get("lora", {}), "training": training}
 
 
 def digest_of(identity: JsonValue) -> str:
@@ -67,10 +71,14 @@ def _read(layout: RunLayout) -> JsonValue:
 def _differences(owner: JsonValue, ours: JsonValue, path: str = "") -> str:
     """The first settings that differ, such as `lora.rank was 16, now 64`."""
     if not isinstance(owner, dict) or not isinstance(ours, dict):
-        return f"{path} was {json.dumps(owner)}, now {json.dumps(ours)}"
+        return f"{path} was {_said(owner)}, now {_said(ours)}"
     found = [
         _differences(owner.get(key), ours.get(key), f"{path}.{key}" if path else key)
         for key in sorted(owner.keys() | ours.keys())
         if owner.get(key) != ours.get(key)
     ]
     return "; ".join(found[:3])
+
+
+def _said(value: JsonValue) -> str:
+    return "the default" if value is None else json.dumps(value)
