@@ -33,6 +33,8 @@ from falcon_trainer.wire import decimal_text
 KIND = "dataset"
 TEMPLATE = "chat_template.jinja"
 PROMPTS = "prompts.json"
+FALCON_VOCABULARY = 65024
+"""FalconConfig's default, where a config.json says nothing."""
 SAMPLES = 3
 """Records that are logged and kept as prompts for the check of the merged model."""
 
@@ -102,6 +104,7 @@ def _write(
     draft = draft_beside(layout.data)
     packer = _Packer(config.dataset, draft, Encoder(load_tokenizer(model), config.dataset.train_on))
     packer.add_all(records)
+    _check_vocabulary(config, model, packer.largest_id)
     figures = packer.finish(config.training.seed)
     figures = _figures(config, findings, packer, figures, records)
     (draft / TEMPLATE).write_text(CHAT_TEMPLATE, encoding="utf-8")
@@ -110,6 +113,20 @@ def _write(
     publish(draft, layout.data, kind=KIND, facts=facts | told)
     _log(records, figures)
     return figures
+
+
+def _check_vocabulary(config: RunConfig, model: Path, largest_id: int) -> None:
+    """Raises StageError(NO_INPUT) where the tokenizer gives ids that the embedding has no row for: on a GPU that would
+    end in an assertion of the device.
+    """
+    size = json.loads((model / "config.json").read_text(encoding="utf-8")).get("vocab_size", FALCON_VOCABULARY)
+    if largest_id >= size:
+        raise StageError(
+            ExitCode.NO_INPUT,
+            "TokenizerNotUsable",
+            f"{config.model.source}: its tokenizer gives the id {largest_id}, but its embedding has {size} rows. Take "
+            "the tokenizer that belongs to these weights.",
+        )
 
 
 def _figures(
@@ -135,6 +152,7 @@ class _Packer:
         self._lengths: list[int] = []
         self._trained = 0
         self.skipped = self.truncated = 0
+        self.largest_id = 0
         self._too_long: list[str] = []
 
     def add_all(self, records: Records) -> None:
@@ -154,6 +172,7 @@ class _Packer:
                 continue
             writer.add(fitting)
             self._lengths.append(len(fitting.ids))
+            self.largest_id = max(self.largest_id, *fitting.ids)
             self._trained += fitting.trained_count
         writer.close()
         self._refuse_too_long()

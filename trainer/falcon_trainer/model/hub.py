@@ -130,6 +130,6 @@ def _unavailable(name: str, error: Exception) -> StageError:
     return StageError(
         ExitCode.UNAVAILABLE,
         "HubUnavailable",
-        f"The Hub {what} while {name} is fetched. The stage will be tried again; without access to the Hub, put the "
+        f"The Hub {what} while {name} is fetched. Without access to the Hub, put the "
         "model on a claim and name it as pvc://CLAIM/PATH.",
     )

@@ -21,7 +21,11 @@ def main() -> None:
     arguments = parser.parse_args()
     # An engine without the layer in front of it would hold memory and a GPU, and answer nobody.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    import torch
     from transformers.cli.serve import Serve
+
+    if arguments.device != "cpu" and not torch.cuda.is_available():
+        parser.exit(1, "The pod asked for GPUs (serve.gpus), but torch sees none: look at the node's driver.\n")
 
     Serve(
         force_model=arguments.folder,

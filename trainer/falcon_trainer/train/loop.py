@@ -68,6 +68,7 @@ class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # Every rank its own dropout masks. A resumed run loads its random states after this.
         torch.manual_seed(self._seed + torch.distributed.get_rank())
+        state.save_steps = args.save_steps  # a resumed state brings the interval that it was saved with
         self._reporter.started(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -8,16 +8,16 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from falcon_trainer.artifacts import as_artifact, problem, read_manifest, write_file
+from falcon_trainer.artifacts import as_artifact, problem, read_manifest, remove_drafts, write_file
 from falcon_trainer.beats import Beats
-from falcon_trainer.config import RunConfig, Training
+from falcon_trainer.config import Gang, RunConfig, Training
 from falcon_trainer.identity import claim
 from falcon_trainer.layout import RunLayout
 from falcon_trainer.model.source import model_folder, published_name
 from falcon_trainer.outcome import ExitCode, StageError
 from falcon_trainer.train import adapter
 from falcon_trainer.train.batching import accumulation_steps, total_steps
-from falcon_trainer.train.checkpoint import CheckpointWriter, newest_valid
+from falcon_trainer.train.checkpoint import CheckpointWriter, newest_valid, remove_stale_drafts
 from falcon_trainer.train.zero import cpu_adam_available, decided, deepspeed_config, initialise
 from falcon_trainer.wire import decimal_text
 
@@ -44,6 +44,7 @@ def train(config: RunConfig, beats: Beats, layout: RunLayout) -> dict[str, JsonV
 
     beats.update("start")
     gpu = torch.cuda.is_available()
+    check_gpus(config.gang, torch.cuda.device_count() if gpu else 0)
     initialise(gpu=gpu)
     accumulation_steps(config.training, torch.distributed.get_world_size())
     start = decided(lambda: _start(config, layout))
@@ -52,10 +53,27 @@ def train(config: RunConfig, beats: Beats, layout: RunLayout) -> dict[str, JsonV
     return _Run(config, beats, layout, start, gpu=gpu).train()
 
 
+def check_gpus(gang: Gang, visible: int) -> None:
+    """Raises StageError where this pod asked for GPUs and torch sees too few: training would crawl along on the CPU and
+    hold them. Worth another attempt, since it may be one node's driver.
+    """
+    if gang.gpus_per_node and visible < gang.processes:
+        raise StageError(
+            ExitCode.INTERNAL,
+            "GpuNotUsable",
+            f"The pod asked for {gang.gpus_per_node} GPUs for {gang.processes} ranks, but torch sees {visible}. Look "
+            "at the node's driver and container toolkit, and whether the image's CUDA is newer than the driver; "
+            "gang.gpusPerNode 0 trains on the CPU.",
+        )
+
+
 def _start(config: RunConfig, layout: RunLayout) -> Start:
     identity = claim(config, layout)
     _check_prepared(layout, identity)
-    incarnation = layout.incarnation(int(os.environ.get("FALCON_ATTEMPT", "0")), os.environ.get("POD_UID", "local"))
+    attempt = int(os.environ.get("FALCON_ATTEMPT", "0"))
+    remove_stale_drafts(layout, attempt)
+    remove_drafts(layout.adapter("adapter"))
+    incarnation = layout.incarnation(attempt, os.environ.get("POD_UID", "local"))
     if found := adapter.finished(layout, identity):
         return Start(identity, incarnation, None, 0, _result(layout, *found))
     checkpoint = newest_valid(layout, identity)

@@ -107,6 +107,15 @@ def test_weights_that_were_replaced_since_are_not_trained_on_with_the_old_checkp
     assert (caught.value.code, caught.value.reason) == (64, "WorkspaceInUse")
 
 
+def test_a_tokenizer_whose_ids_the_embedding_lacks_is_refused(shop: Workshop) -> None:
+    config = shop.sources / "models" / "base" / "config.json"
+    fields = json.loads(config.read_text())
+    config.write_text(json.dumps(fields | {"vocab_size": 20}))
+    with pytest.raises(StageError, match="its embedding has 20 rows") as caught:
+        run(shop)
+    assert (caught.value.code, caught.value.reason) == (66, "TokenizerNotUsable")
+
+
 def test_what_a_dead_pod_left_half_written_is_removed(shop: Workshop) -> None:
     draft = shop.layout.root / ".data.other-pod-7.draft"
     draft.mkdir(parents=True)
