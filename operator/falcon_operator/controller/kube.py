@@ -7,7 +7,6 @@ leadership is in doubt.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from kubernetes.aio.client import ApiClient
@@ -46,14 +45,6 @@ class ApiError(Exception):
     def __init__(self, status: int, message: str, request: str) -> None:
         super().__init__(f"{request}: {status}: {message}")
         self.status, self.message = status, message
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Names one object of a namespace."""
-
-    kind: str
-    name: str
 
 
 def path(kind: str, namespace: str | None, name: str | None = None) -> str:

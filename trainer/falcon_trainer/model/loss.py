@@ -1,7 +1,7 @@
 """Cross-entropy of a frozen head, without ever holding the logits of a whole row.
 
 Under LoRA the head is frozen, so all that backward needs is the gradient of the hidden states, softmax minus one-hot
-times W, and that falls out of the forward pass: chunk by chunk, no recomputation. Against full logits, measured on a
+times W, and that falls out of the forward pass: chunk by chunk, no recomputation. Against full logits, in a probe on a
 CPU with 65,024 entries: the same time when every token counts, 0.7 of it on Dolly's answers, a tenth of the memory.
 """
 
