@@ -1,6 +1,6 @@
 """One attempt of the gang as it is seen now, and how an attempt is started."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -67,7 +67,9 @@ class Attempt:
         occasions: tuple[Occasion, ...] = (),
         again: float | None = None,
     ) -> Report:
-        """A report that also writes the attempt's record and the training's numbers."""
+        """A report that also writes the attempt's record and the training's numbers, and tells of its start the first
+        time it is seen, in whatever state that is: a short attempt may be over by then.
+        """
         numbers = (training or self.training).model_copy(update={"attempt": self.number})
         attempts = ledger.entered(self.run.status.attempts, record or self.book)
         return Report(
@@ -75,9 +77,18 @@ class Attempt:
             facts={"attempts": attempts, "training": numbers} | dict(facts or {}),
             write=self.support.write,
             delete=delete,
-            occasions=occasions,
+            occasions=(*self._started(), *occasions),
             again=again,
         )
+
+    def _started(self) -> Iterator[Occasion]:
+        if self.job is None or not self.is_new:
+            return
+        step = self.training.last_checkpoint_step
+        text = f"attempt {self.number} of the gang starts as Job {self.job['metadata']['name']}"
+        text += f", from the checkpoint of step {step}" if step else ""
+        identity = f"{self.job['metadata']['uid']}/started"
+        yield Occasion(reason="AttemptStarted", message=text, action="train", identity=identity)
 
 
 def start(attempt: Attempt, why: str) -> Report:

@@ -20,9 +20,9 @@ from falcon_operator.controller.flow.attempt import Attempt, start
 from falcon_operator.controller.flow.attempt_end import between, ending, why_it_ends
 from falcon_operator.controller.flow.children import children, compare, newest_attempt
 from falcon_operator.controller.flow.pending import name_conflict, patience, waiting
-from falcon_operator.controller.flow.report import Occasion, Report
+from falcon_operator.controller.flow.report import Report
 from falcon_operator.controller.flow.snapshot import Snapshot
-from falcon_operator.objects import Object, status
+from falcon_operator.objects import status
 from falcon_operator.stages.settings import StageSettings
 from falcon_trainer.config import Artifact
 
@@ -92,21 +92,12 @@ def _running(attempt: Attempt) -> Report:
     pods, job, nodes = attempt.snapshot.pods, attempt.job, attempt.nodes
     assert job is not None, "an attempt without a Job is ending"
     again = patience(pods, job, attempt.now)
-    told = (_started(attempt, job),) if attempt.is_new else ()
     if problem := waiting(attempt.snapshot, attempt.now):
-        return attempt.report("False", problem.reason, problem.message, occasions=told, again=again)
+        return attempt.report("False", problem.reason, problem.message, again=again)
     if not gang.running(pods, nodes):
         up = sum(status(pod).get("phase") == "Running" for pod in pods)
         text = f"attempt {attempt.number} starts: {up} of {nodes} pods run"
-        return attempt.report("Unknown", "Starting", text, occasions=told, again=again)
+        return attempt.report("Unknown", "Starting", text, again=again)
     said = attempt.snapshot.progress
     text = f"attempt {attempt.number} runs" + (f": {said.phase}" if said else "")
-    return attempt.report("Unknown", "Running", text, occasions=told, again=again)
-
-
-def _started(attempt: Attempt, job: Object) -> Occasion:
-    step = attempt.training.last_checkpoint_step
-    text = f"attempt {attempt.number} of the gang starts as Job {job['metadata']['name']}"
-    text += f", from the checkpoint of step {step}" if step else ""
-    identity = f"{job['metadata']['uid']}/started"
-    return Occasion(reason="AttemptStarted", message=text, action="train", identity=identity)
+    return attempt.report("Unknown", "Running", text, again=again)

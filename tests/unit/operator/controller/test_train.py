@@ -47,6 +47,21 @@ def test_an_attempt_is_written_down_when_its_job_is_seen() -> None:
 
 
 @pytest.mark.parametrize(
+    "pods",
+    [
+        pytest.param([finished("a", ADAPTED, index=0), pod("b", index=1)], id="trained already"),
+        pytest.param([deleted(pod("a", index=0)), pod("b", index=1)], id="bound to end already"),
+        pytest.param([BOTH[0], unschedulable("no GPU")], id="without a node"),
+    ],
+)
+def test_an_attempt_that_is_first_seen_late_is_still_told_once(pods: list[Object]) -> None:
+    seen = at_train(1, pods=pods)
+    assert [each.reason for each in look(seen).occasions].count("AttemptStarted") == 1
+    known = at_train(1, pods=pods, attempts=[record(1)])
+    assert [each.reason for each in look(known).occasions].count("AttemptStarted") == 0
+
+
+@pytest.mark.parametrize(
     ("pods", "expected"),
     [
         pytest.param([], ("Unknown", "Starting"), id="no pods yet"),
