@@ -75,6 +75,26 @@ REFUSED: dict[str, Case] = {
         "spec.podTemplate.all.env",
         "not both",
     ),
+    "a split and a fraction of validation records": (
+        {"dataset": {"validation": {"split": "t", "fraction": "0.1"}}},
+        "spec.dataset.validation",
+        "exactly one of them",
+    ),
+    "early stopping without validation records": (
+        {"training": {"earlyStopping": {"patience": 2}}},
+        "spec.training.earlyStopping",
+        "set dataset.validation.split",
+    ),
+    "an evaluation without validation records": (
+        {"training": {"evaluation": {"everySteps": 2}}},
+        "spec.training.evaluation",
+        "set dataset.validation.split",
+    ),
+    "selective layers of full checkpointing": (
+        {"training": {"selectiveLayers": 2}},
+        "spec.training.selectiveLayers",
+        "activationCheckpointing: selective",
+    ),
     "an identity for a training pod": (
         {"podTemplate": {"train": {"serviceAccountName": "reader"}}},
         'unknown field "spec.podTemplate.train.serviceAccountName"',
@@ -96,14 +116,11 @@ NOT_YET: dict[str, Case] = {
     "ttl": ({"ttlSecondsAfterFinished": 60}, "spec.ttlSecondsAfterFinished", "ttlSecondsAfterFinished"),
     "an S3 model": ({"model": {"source": "s3://bucket/x"}}, "spec.model.source", "s3://"),
     "a preset": ({"model": {"preset": "falcon-7b"}}, "spec.model.preset", "model.preset"),
-    "a template": ({"dataset": {"template": "x"}}, "spec.dataset.template", "dataset.template"),
     "a weight": (
         {"dataset": {"sources": [{"uri": "pvc://inputs/x", "weight": "2"}]}},
         "spec.dataset.sources[0].weight",
         "",
     ),
-    "validation": ({"dataset": {"validation": {"split": "t"}}}, "spec.dataset.validation", "dataset.validation"),
-    "chat records": ({"dataset": {"format": "chat"}}, "spec.dataset.format", "supports only auto, dolly, alpaca"),
     "nvme": ({"training": {"deepspeed": {"offloadOptimizer": "nvme"}}}, "offloadOptimizer", "supports only none, cpu"),
     "minutes": ({"training": {"checkpoint": {"everyMinutes": 5}}}, "spec.training.checkpoint.everyMinutes", ""),
     "a hang time-out": ({"gang": {"hangTimeout": "10m"}}, "spec.gang.hangTimeout", "gang.hangTimeout"),

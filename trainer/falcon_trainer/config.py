@@ -69,20 +69,34 @@ class DatasetSource(Wire):
         min_length=6,
         max_length=512,
         pattern=r"^(hf|pvc|s3|https|configmap)://.+",
-        description="pvc://CLAIM/PATH of a JSON or JSON Lines file, or of a folder of them.",
-        json_schema_extra=not_yet("this kind of source (pvc:// is)", allowed="self.startsWith('pvc://')"),
+        description="A file or a folder of files: hf://OWNER/NAME[@REVISION][/PATH] of a data set of the Hub, "
+        "pvc://CLAIM/PATH, s3://BUCKET/PATH, https://HOST/PATH, or configmap://NAME[/KEY]. JSON, JSON Lines, CSV, "
+        "Parquet and Arrow, also compressed with gzip, bzip2, xz or zstd.",
     )
-    split: str | None = Field(default=None, max_length=64, json_schema_extra=not_yet("dataset.sources[].split"))
+    split: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        pattern=r"^\w+$",
+        description="Split of a folder or of a data set of the Hub, found as the Hub's libraries find it; default "
+        "train where there are splits, else everything.",
+    )
     weight: Annotated[float, Real(above=0)] | None = Field(
         default=None, description="Share of this source.", json_schema_extra=not_yet("dataset.sources[].weight")
     )
 
 
 class Validation(Wire):
-    """Records held out of training."""
+    """Records held out of training: a split of the sources, or a random fraction of the records."""
 
-    split: str | None = Field(default=None, max_length=64)
+    split: str | None = Field(default=None, min_length=1, max_length=64, pattern=r"^\w+$")
     fraction: Annotated[float, Real(above=0, below=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.split is None) == (self.fraction is None):
+            raise ValueError("give dataset.validation.split or dataset.validation.fraction: exactly one of them")
+        return self
 
 
 class Dataset(Wire):
@@ -92,27 +106,38 @@ class Dataset(Wire):
     format: Literal["auto", "dolly", "alpaca", "chat", "sharegpt", "prompt-completion", "text"] = Field(
         default="auto",
         description="Shape of a record; auto recognises it by the fields of the first one.",
-        json_schema_extra=choices("auto", "dolly", "alpaca", what="dataset.format"),
     )
-    template: str | None = Field(default=None, max_length=8192, json_schema_extra=not_yet("dataset.template"))
+    template: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=8192,
+        description="Your own chat template (Jinja, over `messages`), instead of the recipe's prompt. It becomes the "
+        "tokenizer's chat template; it must print eos_token after each assistant message.",
+    )
     train_on: Literal["completion", "all"] = Field(
-        default="completion", description="Tokens that count in the loss: the answers, or every token."
+        default="completion",
+        description="Tokens that count in the loss: the answers (of a chat, every assistant message), or every token.",
     )
     sequence_length: int = Field(default=2048, ge=16, le=131072, description="Tokens in a row.")
     packing: Literal["best-fit", "concatenate", "none"] = Field(
         default="best-fit",
-        description="How documents share rows: whole documents, best fit; or one document a row.",
-        json_schema_extra=choices("best-fit", "none", what="dataset.packing"),
+        description="How documents share rows: whole documents, best fit; one after the other, cut where a row is "
+        "full; or one document a row. Documents of one row never see each other.",
     )
     too_long: Literal["truncate", "split", "skip", "fail"] = Field(
         default="truncate",
-        description="What happens to a record longer than a row; always counted.",
-        json_schema_extra=choices("truncate", "skip", "fail", what="dataset.tooLong"),
+        description="What happens to a record longer than a row: cut at its end, cut into several documents, left out, "
+        "or refused; always counted. With packing: concatenate no record is too long.",
     )
     on_invalid: Literal["fail", "skip"] = Field(
         default="fail", description="What happens to a record that cannot be used; always counted."
     )
-    validation: Validation | None = Field(default=None, json_schema_extra=not_yet("dataset.validation"))
+    max_invalid_fraction: Annotated[float, Real(at_least=0, below=1)] = Field(
+        default=0.1, description="With onInvalid: skip, the largest share of invalid records that is still accepted."
+    )
+    validation: Validation | None = Field(
+        default=None, description="Records held out of training, to measure the model on."
+    )
 
 
 class Lora(Wire):
@@ -129,6 +154,14 @@ class Lora(Wire):
     )
     variant: Literal["lora", "rslora"] = Field(
         default="lora", description="Scale of the update: alpha/rank, or alpha/sqrt(rank)."
+    )
+    initial_adapter: str | None = Field(
+        default=None,
+        min_length=6,
+        max_length=512,
+        pattern=r"^(hf|pvc)://.+",
+        description="Adapter to start from: pvc://CLAIM/PATH or hf://OWNER/NAME[@REVISION] of a PEFT LoRA adapter of "
+        "the same base, rank, alpha, variant and target modules. Default: a new one.",
     )
 
     @property
@@ -162,6 +195,28 @@ class Checkpoint(Wire):
     keep: int = Field(default=3, ge=1, le=100, description="Newest checkpoints that stay on the volume.")
 
 
+class Evaluation(Wire):
+    """Measuring on the validation records."""
+
+    every_steps: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Default: training.checkpoint.everySteps; always at the end."
+    )
+    adapter: Literal["best", "last"] = Field(
+        default="best", description="Which adapter is kept in the end: of the lowest validation loss, or the last one."
+    )
+
+
+class EarlyStopping(Wire):
+    """Stopping once the validation loss no longer falls."""
+
+    patience: int = Field(
+        default=3, ge=1, le=1000, description="Evaluations in a row without improvement that end the training."
+    )
+    min_delta: Annotated[float, Real(at_least=0)] = Field(
+        default=0.0, description="What the validation loss must fall by to count as an improvement."
+    )
+
+
 class Training(Wire):
     """The optimisation."""
 
@@ -179,12 +234,26 @@ class Training(Wire):
         default="auto", description="auto takes flash attention on a GPU that has it, else sdpa."
     )
     activation_checkpointing: Literal["full", "selective", "none"] = Field(
-        default="full", json_schema_extra=choices("full", "none", what="training.activationCheckpointing")
+        default="full",
+        description="What is kept between forward and backward: only each layer's input; also what its base matrices "
+        "and attention give (faster, more memory); or everything.",
+    )
+    selective_layers: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="With activationCheckpointing: selective, how many layers (the first ones) keep more than their "
+        "input; default all.",
+    )
+    data_loader_workers: int = Field(
+        default=0, ge=0, le=64, description="Processes of each rank that gather rows; 0 gathers them in the rank."
     )
     deepspeed: DeepSpeed = DeepSpeed()
     checkpoint: Checkpoint = Checkpoint()
-    evaluation: str | None = Field(default=None, max_length=64, json_schema_extra=not_yet("training.evaluation"))
-    early_stopping: str | None = Field(default=None, max_length=64, json_schema_extra=not_yet("training.earlyStopping"))
+    evaluation: Evaluation | None = Field(
+        default=None, description="How the validation records are used; needs dataset.validation."
+    )
+    early_stopping: EarlyStopping | None = Field(default=None, description="Default: none. Needs dataset.validation.")
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

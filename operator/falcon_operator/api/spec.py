@@ -7,6 +7,7 @@ reads, and the rules that span several fields.
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
 
 from falcon_operator.api.kubernetes_types import (
     ENV_RULE,
@@ -132,17 +133,33 @@ TRAINING_RULES = rules(
         "!(has(self.epochs) && has(self.maxSteps))",
         "epochs and maxSteps exclude each other: keep one",
         ".maxSteps",
-    )
+    ),
+    cel(
+        "!has(self.selectiveLayers) || self.activationCheckpointing == 'selective'",
+        "selectiveLayers belongs to activationCheckpointing: selective",
+        ".selectiveLayers",
+    ),
 )
 VALIDATION_RULES = rules(
     cel(
-        "!has(self.validation) || !(has(self.validation.split) && has(self.validation.fraction))",
-        "split and fraction exclude each other: keep one",
-        ".validation.fraction",
+        "!has(self.validation) || has(self.validation.split) != has(self.validation.fraction)",
+        "give split or fraction: exactly one of them",
+        ".validation",
     )
 )
+NEEDS_VALIDATION = "needs records to measure on: set dataset.validation.split or dataset.validation.fraction"
 SPEC_RULES = rules(
     cel("!self.serve.enabled || self.merge.enabled", NEEDS_MERGE, ".serve.enabled"),
+    cel(
+        "has(self.dataset.validation) || !has(self.training) || !has(self.training.earlyStopping)",
+        f"earlyStopping {NEEDS_VALIDATION}",
+        ".training.earlyStopping",
+    ),
+    cel(
+        "has(self.dataset.validation) || !has(self.training) || !has(self.training.evaluation)",
+        f"evaluation {NEEDS_VALIDATION}",
+        ".training.evaluation",
+    ),
 )
 
 
@@ -179,4 +196,7 @@ class FalconFineTuneSpec(Wire):
     def _serve_needs_merge(self) -> Self:
         if self.serve.enabled and not self.merge.enabled:
             raise ValueError(NEEDS_MERGE)
+        for field in ("evaluation", "early_stopping"):
+            if self.dataset.validation is None and getattr(self.training, field) is not None:
+                raise ValueError(f"training.{to_camel(field)} {NEEDS_VALIDATION}")
         return self
