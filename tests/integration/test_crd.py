@@ -55,8 +55,8 @@ REFUSED: dict[str, Case] = {
     ),
     "two ways to hold records out": (
         {"dataset": {"validation": {"split": "test", "fraction": "0.1"}}},
-        "spec.dataset.validation.fraction",
-        "split and fraction exclude each other",
+        "spec.dataset.validation",
+        "split and fraction exactly one of them",
     ),
     "a server without a merged model": (
         {"merge": {"enabled": False}},
@@ -74,11 +74,6 @@ REFUSED: dict[str, Case] = {
         {"podTemplate": {"all": {"env": [{"name": "A", "value": "1", "valueFrom": {"fieldRef": {}}}]}}},
         "spec.podTemplate.all.env",
         "not both",
-    ),
-    "a split and a fraction of validation records": (
-        {"dataset": {"validation": {"split": "t", "fraction": "0.1"}}},
-        "spec.dataset.validation",
-        "exactly one of them",
     ),
     "early stopping without validation records": (
         {"training": {"earlyStopping": {"patience": 2}}},
