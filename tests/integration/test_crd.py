@@ -56,7 +56,7 @@ REFUSED: dict[str, Case] = {
     "two ways to hold records out": (
         {"dataset": {"validation": {"split": "test", "fraction": "0.1"}}},
         "spec.dataset.validation",
-        "split and fraction exactly one of them",
+        "exactly one of them",
     ),
     "a server without a merged model": (
         {"merge": {"enabled": False}},
