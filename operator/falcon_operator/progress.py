@@ -88,7 +88,8 @@ class ProgressReader:
                 body = await _read(response.content)
                 if response.status != 200:
                     return
-            told = PodProgress.model_validate_json(body).summary
+            # Unknown fields are ignored: the image may be newer than this operator.
+            told = PodProgress.model_validate_json(body, extra="ignore").summary
             if told != pod.progress:
                 pod.progress = told
                 self._changed(key)

@@ -6,7 +6,10 @@ from falcon_trainer.wire import Wire
 
 
 class Progress(Wire):
-    """One rank's position. Plain numbers: this is JSON between processes, not a custom resource."""
+    """One rank's position. Plain numbers: this is JSON between processes, not a custom resource.
+
+    Who reads it over the network ignores unknown fields: an image may be newer than the operator that asks its pods.
+    """
 
     stage: str = Field(max_length=16)
     phase: str = Field(max_length=32, description="load, train, save, verify, … : each has its own patience.")
@@ -17,6 +20,9 @@ class Progress(Wire):
     tokens_per_second: float | None = None
     seconds_left: float | None = None
     last_checkpoint_step: int | None = None
+    resumed_from_step: int | None = Field(default=None, description="Step of the checkpoint that was loaded; 0: none.")
+    evaluation_loss: float | None = Field(default=None, description="Of the newest evaluation.")
+    best_step: int | None = Field(default=None, description="Step of the lowest evaluation loss so far.")
     message: str | None = Field(default=None, max_length=256)
 
 

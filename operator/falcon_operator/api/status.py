@@ -82,19 +82,36 @@ class Condition(Reported):
     message: Annotated[str, Field(max_length=32768)]
 
 
+class ValidationStatus(Reported):
+    """What was held out of training."""
+
+    records: Count | None = None
+    sequences: Count | None = Field(default=None, description="Rows of tokens.")
+    tokens: Count | None = None
+    trained_tokens: Count | None = Field(default=None, description="Tokens that the loss is measured on.")
+
+
 class DatasetStatus(Reported):
     """What the prepare stage made of the records."""
 
     format: Word | None = Field(default=None, description="Shape of the records, given or recognised.")
     records: Count | None = None
     skipped: Count | None = Field(default=None, description="Records left out, as onInvalid and tooLong say.")
+    invalid: Count | None = Field(default=None, description="Of the records left out, those that cannot be used.")
+    empty_answers: Count | None = Field(default=None, description="Of the invalid records, those with an empty answer.")
+    duplicates: Count | None = Field(default=None, description="Records equal to an earlier one; they are kept.")
     truncated: Count | None = Field(default=None, description="Records cut at the length of a row.")
+    split: Count | None = Field(default=None, description="Records cut into several documents.")
+    documents: Count | None = None
+    longest_document: Count | None = Field(default=None, description="In tokens.")
+    median_document: Count | None = Field(default=None, description="In tokens.")
     sequences: Count | None = Field(default=None, description="Rows of tokens.")
     tokens: Count | None = None
     trained_tokens: Count | None = Field(default=None, description="Tokens that count in the loss.")
     packing_efficiency: Word | None = Field(
         default=None, description="Share of the rows that is no padding, a decimal string."
     )
+    validation: ValidationStatus | None = None
 
 
 class ModelStatus(Reported):
@@ -127,6 +144,11 @@ class TrainingStatus(Reported):
     estimated_seconds_left: Count | None = None
     eta: Word | None = Field(default=None, description="estimatedSecondsLeft as the column shows it: 3m12s.")
     last_checkpoint_step: Count | None = None
+    evaluation_loss: Word | None = Field(
+        default=None, description="Loss on the validation records: the newest, in the end the kept adapter's."
+    )
+    best_step: Count | None = Field(default=None, description="Step of the lowest evaluation loss so far.")
+    stopped_early: bool | None = Field(default=None, description="Whether training.earlyStopping ended the training.")
     attempt: Count | None = None
     restarts: Count | None = Field(default=None, description="Faults since the last progress.")
     disruptions: Count | None = Field(default=None, description="Disruptions since the last progress.")
@@ -142,7 +164,9 @@ class AttemptStatus(Reported):
     state: Literal["Running", "Succeeded", "Faulted", "Disrupted"] = "Running"
     start_time: Moment | None = None
     end_time: Moment | None = None
-    resumed_from_step: Count | None = None
+    resumed_from_step: Count | None = Field(
+        default=None, description="The newest known checkpoint, and once rank 0 has told, the one that it loaded."
+    )
     last_step: Count | None = None
     reason: Word | None = None
     message: Annotated[str, Field(max_length=1024)] | None = None

@@ -58,6 +58,15 @@ async def test_an_answer_is_kept_and_its_run_is_looked_at(monkeypatch: pytest.Mo
         assert await asked(found) == (SAID, [RUN])
 
 
+async def test_what_a_newer_image_tells_beside_it_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        body = PodProgress(summary=SAID, ranks=[]).to_wire()
+        return web.json_response(body | {"news": 1, "summary": body["summary"] | {"mood": "good"}})
+
+    async with a_pod(answer, monkeypatch) as found:
+        assert await asked(found) == (SAID, [RUN])
+
+
 async def test_a_pod_is_not_asked_again_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[int] = []
 

@@ -20,6 +20,8 @@ GAUGES = {
     "tokens_per_second": "Tokens of the whole gang per second",
     "seconds_left": "Estimated seconds until the last step",
     "last_checkpoint_step": "Step of the newest checkpoint",
+    "evaluation_loss": "Loss on the validation records at the newest evaluation",
+    "best_step": "Step of the lowest evaluation loss so far",
     "since_beat_seconds": "Seconds since this rank last said where it is",
 }
 

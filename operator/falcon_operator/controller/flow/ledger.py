@@ -43,6 +43,13 @@ def record_of(
     )
 
 
+def resumed(record: AttemptStatus, said: Progress | None) -> AttemptStatus:
+    """The record with the step that rank 0 really went on from: a damaged checkpoint may have been passed over."""
+    if said is None or said.resumed_from_step is None:
+        return record
+    return record.model_copy(update={"resumed_from_step": said.resumed_from_step or None})
+
+
 def entered(attempts: Sequence[AttemptStatus], record: AttemptStatus) -> list[AttemptStatus]:
     """The book with `record` in its place; only the newest attempts stay."""
     others = [each for each in attempts if each.attempt != record.attempt]
@@ -98,6 +105,8 @@ def advanced(training: TrainingStatus, said: Progress | None) -> TrainingStatus:
         "tokens_per_second": None if said.tokens_per_second is None else round(said.tokens_per_second),
         "estimated_seconds_left": None if said.seconds_left is None else max(0, round(said.seconds_left)),
         "last_checkpoint_step": said.last_checkpoint_step,
+        "evaluation_loss": _loss(said.evaluation_loss),
+        "best_step": said.best_step,
     }
     return _displayed(training.model_copy(update={name: value for name, value in told.items() if value is not None}))
 
@@ -108,7 +117,13 @@ def completed(training: TrainingStatus, result: Mapping[str, Any]) -> TrainingSt
     total = result.get("totalSteps") or training.total_steps or step
     loss = _loss(result.get("loss")) or training.loss
     told = {"step": step, "total_steps": total, "loss": loss, "next_attempt_time": None}
-    return _displayed(training.model_copy(update=STANDING_STILL | told))
+    told |= {
+        "evaluation_loss": _loss(result.get("evaluationLoss")) or training.evaluation_loss,
+        "best_step": result.get("bestStep", training.best_step),
+        "stopped_early": result.get("stoppedEarly") or None,
+    }
+    over = _displayed(training.model_copy(update=STANDING_STILL | told))
+    return over.model_copy(update={"percent": 100, "progress": "100%"})  # early stopping leaves no step to be done
 
 
 def _loss(value: object) -> str | None:

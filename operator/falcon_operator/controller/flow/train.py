@@ -14,7 +14,7 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from falcon_operator.api.resource import FalconFineTune
-from falcon_operator.api.status import ConditionType, TrainingStatus
+from falcon_operator.api.status import AttemptStatus, ConditionType, TrainingStatus
 from falcon_operator.controller.flow import gang, ledger
 from falcon_operator.controller.flow.attempt import Attempt, start
 from falcon_operator.controller.flow.attempt_end import between, ending, why_it_ends
@@ -42,13 +42,18 @@ def train(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now:
         now=now,
         number=number,
         job=job,
-        record=ledger.record_of(run.status.attempts, number, job, before) if number else None,
+        record=_record(snapshot, run, number, before) if number else None,
         training=ledger.advanced(before, snapshot.progress),
         support=wanting,
     )
     if number == 0:
         return start(attempt, "the first attempt starts")
     return _look(attempt)
+
+
+def _record(snapshot: Snapshot, run: FalconFineTune, number: int, before: TrainingStatus) -> AttemptStatus:
+    record = ledger.record_of(run.status.attempts, number, snapshot.attempts.get(number), before)
+    return ledger.resumed(record, snapshot.progress)
 
 
 def _look(attempt: Attempt) -> Report:

@@ -87,6 +87,25 @@ def test_progress_of_rank_0_is_shown() -> None:
     assert (training.progress, training.loss, training.eta, training.last_checkpoint_step) == ("50%", "0.5", "1m5s", 20)
 
 
+def test_rank_0_tells_which_checkpoint_it_really_went_on_from_and_how_it_measures() -> None:
+    """The newest checkpoint that the status knew, of step 40, was damaged."""
+    said = Progress(
+        stage="train",
+        phase="train",
+        step=25,
+        resumed_from_step=20,
+        last_checkpoint_step=20,
+        evaluation_loss=1.23456,
+        best_step=20,
+    )
+    known = [record(1, "Disrupted", "Evicted"), record(2, resumed_from_step=40)]
+    plan = look(at_train(1, 2, pods=BOTH, progress=said, attempts=known))
+    assert plan.status
+    assert plan.status.attempts[1].resumed_from_step == 20
+    assert plan.status.training
+    assert (plan.status.training.evaluation_loss, plan.status.training.best_step) == ("1.235", 20)
+
+
 def test_what_a_pod_does_not_say_stays_as_it_was() -> None:
     before = TrainingStatus(attempt=2, step=30, total_steps=60, last_checkpoint_step=20, percent=50, progress="50%")
     said = Progress(stage="train", phase="load")
@@ -108,6 +127,18 @@ def test_the_adapter_of_rank_0_is_accepted_even_while_other_pods_still_end() -> 
     assert plan.status.training
     assert (plan.status.training.progress, plan.status.training.loss) == ("100%", "0.0321")
     assert plan.again == 0.0
+
+
+def test_a_training_that_stopped_early_is_done_and_says_what_its_adapter_measured() -> None:
+    result = ADAPTED | {"step": 40, "evaluationLoss": "1.5", "bestStep": 30, "stoppedEarly": True}
+    before = TrainingStatus(attempt=1, step=40, total_steps=60, evaluation_loss="1.7", best_step=30)
+    pods = [finished("a", result, index=0), finished("b", {}, index=1)]
+    plan = look(at_train(1, pods=pods, attempts=[record(1)], training=before))
+    assert plan.status
+    over = plan.status.training
+    assert over
+    assert (over.step, over.total_steps, over.progress, over.stopped_early) == (40, 60, "100%", True)
+    assert (over.evaluation_loss, over.best_step) == ("1.5", 30)
 
 
 def test_success_of_another_rank_is_no_success() -> None:
