@@ -44,6 +44,20 @@ def pack(lengths: Ints, capacity: int, *, seed: int = 0) -> Plan:
     return Plan(order[by_row].astype(np.int64), offsets)
 
 
+def concatenate(lengths: Ints, capacity: int) -> Plan:
+    """Documents in their order, each row filled to the last token: for documents that `concatenation.Stream` cut.
+
+    Raises ValueError where a document crosses the border of a row.
+    """
+    ends = np.cumsum(lengths)
+    rows = (ends - lengths) // capacity
+    crossing = np.flatnonzero((ends - 1) // capacity != rows)
+    if len(crossing):
+        raise ValueError(f"document {crossing[0]} crosses the border of a row of {capacity} tokens")
+    offsets = np.searchsorted(rows, np.arange(rows[-1] + 2 if len(rows) else 1))
+    return Plan(np.arange(len(lengths), dtype=np.int64), offsets.astype(np.int64))
+
+
 def one_each(count: int) -> Plan:
     """One document a row."""
     return Plan(np.arange(count, dtype=np.int64), np.arange(count + 1, dtype=np.int64))
