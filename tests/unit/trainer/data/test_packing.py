@@ -1,6 +1,7 @@
 """Best-fit packing: nothing lost, nothing doubled, no row too long, and as full as plain best fit."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,12 @@ def test_a_hundred_thousand_documents_fill_their_rows_almost_whole() -> None:
     sizes = np.clip(np.random.default_rng(0).lognormal(5.2, 1, 100_000).astype(np.int64), 1, 2048)
     plan = pack(sizes, 2048)
     assert sizes.sum() / (plan.rows * 2048) > 0.999
+
+
+@pytest.mark.parametrize("length", [0, CAPACITY + 1])
+def test_a_length_that_fits_no_row_is_refused(length: int) -> None:
+    with pytest.raises(ValueError, match="do not fit into rows"):
+        pack(np.array([7, length]), CAPACITY)
 
 
 def test_without_packing_each_document_has_its_row() -> None:
