@@ -42,6 +42,11 @@ def being_deleted(obj: Object) -> bool:
     return "deletionTimestamp" in obj["metadata"]
 
 
+def suspended(job: Object) -> bool:
+    """Whether the Job has no pods because its spec says so."""
+    return bool(job["spec"].get("suspend"))
+
+
 def condition(obj: Object, kind: str) -> dict[str, Any] | None:
     """The condition of type `kind`, whatever its status."""
     return next((dict(each) for each in status(obj).get("conditions") or [] if each["type"] == kind), None)

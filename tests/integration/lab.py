@@ -39,13 +39,13 @@ class Lab:
     folder: Path
     processes: list[Process] = field(default_factory=list)
 
-    async def submit(self, name: str = "r", /, **changes: Any) -> Object:
-        """Creates a run: SPEC with parts of it replaced, field by field."""
+    async def submit(self, name: str = "r", /, *, labels: Mapping[str, str] | None = None, **changes: Any) -> Object:
+        """Creates a run with these labels: SPEC with parts of it replaced, field by field."""
         spec = laid_over(SPEC, changes)
         run = {
             "apiVersion": API_VERSION,
             "kind": KIND,
-            "metadata": {"name": name, "namespace": self.namespace},
+            "metadata": {"name": name, "namespace": self.namespace, "labels": dict(labels or {})},
             "spec": spec,
         }
         created = await self.admin.create(run)

@@ -107,8 +107,6 @@ def test_kubectl_apply_refuses(kubectl: Kubectl, name: str) -> None:
 
 
 NOT_YET: dict[str, Case] = {
-    "suspend": ({"suspend": True}, "spec.suspend", "suspend: true"),
-    "ttl": ({"ttlSecondsAfterFinished": 60}, "spec.ttlSecondsAfterFinished", "ttlSecondsAfterFinished"),
     "an S3 model": ({"model": {"source": "s3://bucket/x"}}, "spec.model.source", "s3://"),
     "a preset": ({"model": {"preset": "falcon-7b"}}, "spec.model.preset", "model.preset"),
     "a weight": (
@@ -119,7 +117,6 @@ NOT_YET: dict[str, Case] = {
     "nvme": ({"training": {"deepspeed": {"offloadOptimizer": "nvme"}}}, "offloadOptimizer", "supports only none, cpu"),
     "minutes": ({"training": {"checkpoint": {"everyMinutes": 5}}}, "spec.training.checkpoint.everyMinutes", ""),
     "a hang time-out": ({"gang": {"hangTimeout": "10m"}}, "spec.gang.hangTimeout", "gang.hangTimeout"),
-    "a deadline": ({"gang": {"activeDeadlineSeconds": 60}}, "spec.gang.activeDeadlineSeconds", ""),
     "vLLM": ({"serve": {"engine": "vllm"}}, "spec.serve.engine", "supports only auto, transformers"),
     "server arguments": ({"serve": {"args": ["--x"]}}, "spec.serve.args", "serve.args"),
     "an alias": ({"serve": {"alias": "bot"}}, "spec.serve.alias", "serve.alias"),

@@ -5,6 +5,7 @@ A file and not a socket: a rank that hangs in a collective, or was stopped, leav
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -30,13 +31,24 @@ class Beats:
         beside.replace(self._path)
 
 
-def read_beats(directory: Path = RUNTIME) -> dict[int, tuple[Progress, float]]:
-    """Each rank's newest beat and the time (Unix seconds) it was written; what cannot be read is left out."""
-    beats: dict[int, tuple[Progress, float]] = {}
+@dataclass(frozen=True)
+class Beat:
+    """One rank's newest beat."""
+
+    progress: Progress
+    mark: tuple[int, int]
+    """Differs from beat to beat. To be compared, not to be read: the time in it follows the wall clock, which jumps."""
+
+
+def read_beats(directory: Path = RUNTIME) -> dict[int, Beat]:
+    """The newest beat of each rank; what cannot be read is left out."""
+    beats: dict[int, Beat] = {}
     for path in directory.glob("beat-*.json"):
         try:
-            progress = Progress.model_validate_json(path.read_text())
-            beats[progress.rank] = (progress, path.stat().st_mtime)
+            with path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                progress = Progress.model_validate_json(file.read())
         except (OSError, ValueError):
             continue
+        beats[progress.rank] = Beat(progress, (found.st_mtime_ns, found.st_ino))
     return beats

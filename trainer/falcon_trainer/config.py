@@ -281,7 +281,17 @@ class Gang(Wire):
     )
     hang_timeout: Duration | None = Field(default=None, json_schema_extra=not_yet("gang.hangTimeout"))
     active_deadline_seconds: int | None = Field(
-        default=None, ge=1, le=31_536_000, json_schema_extra=not_yet("gang.activeDeadlineSeconds")
+        default=None,
+        ge=1,
+        le=31_536_000,
+        description="How long all attempts together may take; stands still while the run is suspended or queued.",
+    )
+    assembly_timeout_seconds: int = Field(
+        default=300,
+        ge=10,
+        le=86_400,
+        description="How long some pods of a gang may hold their nodes while no node can take the others; then all of "
+        "them are released and tried again. A gang in a queue is admitted as a whole and never released.",
     )
     node_loss_toleration_seconds: int = Field(
         default=30, ge=0, le=3600, description="How long a pod stays bound to a node that stopped reporting."

@@ -13,6 +13,10 @@ STAGE_LABEL = f"{GROUP}/stage"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 HASH_ANNOTATION = f"{GROUP}/hash"
 
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""Of a run that waits in a queue: Kueue alone lets its gang start."""
+QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
+
 FIELD_MANAGER = "falcon-operator"
 MAX_NAME = 40
 """Characters of a run's name: with `-train-K-INDEX` behind it, a pod's hostname must stay a DNS label of 63."""

@@ -21,7 +21,7 @@ from falcon_operator.api.kubernetes_types import (
     Toleration,
     Volume,
 )
-from falcon_trainer.config import Dataset, Gang, Lora, Merge, Model, Name, Serve, Training, not_yet
+from falcon_trainer.config import Dataset, Gang, Lora, Merge, Model, Name, Serve, Training
 from falcon_trainer.wire import Wire, cel
 
 RULES = "x-kubernetes-validations"
@@ -170,8 +170,8 @@ class FalconFineTuneSpec(Wire):
 
     suspend: bool = Field(
         default=False,
-        description="Pause the run, keeping its checkpoints.",
-        json_schema_extra=not_yet("suspend: true", allowed="!self"),
+        description="Pause the run: pods that train save a checkpoint and stop, a server is scaled to nothing; false "
+        "goes on where it stopped.",
     )
     model: Model
     dataset: Dataset = Field(json_schema_extra=VALIDATION_RULES)
@@ -188,8 +188,8 @@ class FalconFineTuneSpec(Wire):
         default=None,
         ge=0,
         le=31_536_000,
-        description="When finished Jobs of older attempts are deleted.",
-        json_schema_extra=not_yet("ttlSecondsAfterFinished"),
+        description="When finished Jobs of older attempts are deleted, with their pods and logs; default: the five "
+        "newest stay. Never an endpoint or data.",
     )
 
     @model_validator(mode="after")

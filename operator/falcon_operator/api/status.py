@@ -154,6 +154,10 @@ class TrainingStatus(Reported):
     disruptions: Count | None = Field(default=None, description="Disruptions since the last progress.")
     last_failure: FailureStatus | None = None
     next_attempt_time: Moment | None = None
+    active_seconds: Count | None = Field(
+        default=None, description="Time that attempts took until now, without the one since activeSince."
+    )
+    active_since: Moment | None = Field(default=None, description="Absent while nothing runs.")
 
 
 class AttemptStatus(Reported):
@@ -161,7 +165,7 @@ class AttemptStatus(Reported):
 
     attempt: Annotated[int, Field(ge=1)]
     job_uid: Word | None = None
-    state: Literal["Running", "Succeeded", "Faulted", "Disrupted"] = "Running"
+    state: Literal["Running", "Queued", "Suspended", "Succeeded", "Faulted", "Disrupted"] = "Running"
     start_time: Moment | None = None
     end_time: Moment | None = None
     resumed_from_step: Count | None = Field(

@@ -1,4 +1,4 @@
-"""Carries out a Plan: Events, status, deletions, writes, in this order.
+"""Carries out a Plan: Events, status, deletions, changes, writes, in this order.
 
 The status goes before the children, under the resourceVersion of what was looked at: if anything changed since, nothing
 is done and the run is looked at anew.
@@ -51,6 +51,10 @@ class Applier:
         for obj in plan.delete:
             await self._kube.delete(obj)
             log.info("deleted %s %s", obj["kind"], obj["metadata"]["name"], extra=_fields(seen.raw))
+        for change in plan.change:
+            if not await self._kube.change(change.job, {"spec": dict(change.fields)}):
+                return False
+            log.info("set %s of Job %s", dict(change.fields), change.job["metadata"]["name"], extra=_fields(seen.raw))
         try:
             done = [await self._write(seen.raw, obj) for obj in plan.write]
         except ChildRefusedError as refused:

@@ -104,6 +104,19 @@ class Kube:
         target = path(obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"])
         return await self._write("PATCH", target, obj, query, content="application/apply-patch+yaml")
 
+    async def change(self, obj: Object, fields: Object) -> Object | None:
+        """Sets fields of exactly this version of the object; None where it changed or went since it was read."""
+        metadata = {key: obj["metadata"][key] for key in ("uid", "resourceVersion")}
+        target = path(obj["kind"], obj["metadata"]["namespace"], obj["metadata"]["name"])
+        try:
+            return await self._write(
+                "PATCH", target, fields | {"metadata": metadata}, STRICT, content="application/merge-patch+json"
+            )
+        except ApiError as error:
+            if error.status in (404, 409):
+                return None
+            raise
+
     async def delete(self, obj: Object) -> bool:
         """Deletes exactly this object, not one that took its name since; False where it is gone already."""
         body = {

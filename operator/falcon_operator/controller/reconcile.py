@@ -19,7 +19,7 @@ from falcon_operator.controller.flow.report import Occasion, Plan, Report
 from falcon_operator.controller.flow.serve import put_away, serve
 from falcon_operator.controller.flow.snapshot import Snapshot
 from falcon_operator.controller.flow.train import train
-from falcon_operator.policy.conditions import STAGE_CONDITIONS, Finding, renew, summarize, wanted
+from falcon_operator.policy.conditions import STAGE_CONDITIONS, Finding, renew, summarize, suspension, wanted
 from falcon_operator.stages.settings import StageSettings
 
 LOOKS = {"prepare": prepare, "train": train, "merge": merge, "serve": serve}
@@ -45,6 +45,7 @@ def reconcile(snapshot: Snapshot, settings: StageSettings, now: datetime) -> Pla
         status=status if changed else None,
         occasions=(*_transitions(snapshot, status), *last.occasions) if changed else (),
         write=last.write,
+        change=last.change,
         delete=(*last.delete, *(put_away(snapshot, snapshot.run) if snapshot.run else ())),
         again=_again(last, changed=changed, ready=str(status.stage) in ENDS),
     )
@@ -54,7 +55,7 @@ def _again(last: Report, *, changed: bool, ready: bool) -> float | None:
     """A run that has arrived, or waits for a person, is left to its events; one that has just finished a stage goes on
     at once; any other is looked at now and then.
     """
-    if last.again is not None or ready or last.finding.final:
+    if last.again is not None or ready or last.finding.final or last.finding.paused:
         return last.again
     return 0.0 if changed and last.finding.done else PATIENCE
 
@@ -93,6 +94,7 @@ def _as_before(run: FalconFineTune, kind: ConditionType) -> Finding:
 def _status(snapshot: Snapshot, reports: Sequence[Report], now: datetime) -> FalconFineTuneStatus:
     found = [report.finding for report in reports]
     summary = summarize(found, _needed(snapshot), snapshot.status.conditions)
+    conditions = [*summary.conditions, *_suspension(snapshot, found[-1])]
     facts = {name: value for report in reports for name, value in report.facts.items()}
     if snapshot.run is not None and not snapshot.run.spec.serve.enabled:
         facts["endpoint"] = None if not put_away(snapshot, snapshot.run) else snapshot.status.endpoint
@@ -102,9 +104,16 @@ def _status(snapshot: Snapshot, reports: Sequence[Report], now: datetime) -> Fal
         | {
             "observed_generation": generation,
             "stage": str(summary.stage),
-            "conditions": renew(snapshot.status.conditions, summary.conditions, generation, now),
+            "conditions": renew(snapshot.status.conditions, conditions, generation, now),
         }
     )
+
+
+def _suspension(snapshot: Snapshot, here: Finding) -> Iterator[Finding]:
+    """Only of a run that was ever suspended."""
+    asked = snapshot.run is not None and snapshot.run.spec.suspend
+    if asked or snapshot.status.condition(ConditionType.SUSPENDED):
+        yield suspension(here, asked=asked)
 
 
 def _needed(snapshot: Snapshot) -> Sequence[ConditionType]:

@@ -27,6 +27,8 @@ class Finding:
     message: str
     final: bool = False
     """Whether the run cannot go on without a person."""
+    paused: bool = False
+    """Whether nothing runs because the run is suspended."""
 
     @property
     def done(self) -> bool:
@@ -78,7 +80,7 @@ def _ready(here: Finding, *, complete: bool, needed: Sequence[ConditionType]) ->
         if ConditionType.SERVING in needed:
             return Finding(type=kind, status="True", reason="Serving", message=here.message), Stage.SERVING
         return Finding(type=kind, status="True", reason="Completed", message=here.message), Stage.SUCCEEDED
-    word = Stage.FAILED if here.final else WORDS[here.type]
+    word = Stage.FAILED if here.final else Stage.SUSPENDED if here.paused else WORDS[here.type]
     return Finding(type=kind, status="False", reason=here.reason, message=here.message), word
 
 
@@ -88,6 +90,8 @@ def _reconciling(ready: Finding, here: Finding) -> Finding:
         return Finding(type=kind, status="False", reason="Ready", message="the run is where its spec wants it to be")
     if here.final:
         return Finding(type=kind, status="False", reason="Stalled", message="the run waits for a person, see Stalled")
+    if here.paused:
+        return Finding(type=kind, status="False", reason="Suspended", message=here.message)
     return Finding(type=kind, status="True", reason=here.reason, message=here.message)
 
 
@@ -95,6 +99,16 @@ def _stalled(here: Finding) -> Finding:
     if here.final:
         return Finding(type=ConditionType.STALLED, status="True", reason=here.reason, message=here.message)
     return Finding(type=ConditionType.STALLED, status="False", reason="Progressing", message="nothing needs a person")
+
+
+def suspension(here: Finding, *, asked: bool) -> Finding:
+    """The condition of a run that is, or was, suspended."""
+    kind = ConditionType.SUSPENDED
+    if here.paused:
+        return Finding(type=kind, status="True", reason="Suspended", message=here.message)
+    if asked and not here.final:
+        return Finding(type=kind, status="False", reason="Suspending", message=here.message)
+    return Finding(type=kind, status="False", reason="Running", message="the run is not suspended")
 
 
 def _waits(kind: ConditionType, here: Finding, done: Condition | None) -> Finding:
@@ -108,7 +122,7 @@ def renew(old: Iterable[Condition], found: Iterable[Finding], generation: int, n
     conditions of stages that are no longer wanted go, conditions of others' making stay.
     """
     before = {condition.type: condition for condition in old}
-    ours = {str(kind) for kind in (*STAGE_CONDITIONS, *SUMMARY)}
+    ours = {str(kind) for kind in (*STAGE_CONDITIONS, *SUMMARY, ConditionType.SUSPENDED)}
     kept = [condition for kind, condition in before.items() if kind not in ours]
     return [_renewed(before.get(finding.type), finding, generation, now) for finding in found] + kept
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from falcon_operator.api.names import ATTEMPT_LABEL, HASH_ANNOTATION, RUN_LABEL, STAGE_LABEL, StageName
@@ -47,13 +48,14 @@ def child(
     stage: StageName | None = None,
     attempt: int | None = None,
     owned: bool = True,
+    more: Mapping[str, str] | None = None,
 ) -> Manifest:
     """A child of the run: `kind` is (apiVersion, kind), `body` everything but the metadata.
 
     The annotation HASH_ANNOTATION holds the digest of labels and body: where it equals the one in the cluster, there
-    is nothing to apply.
+    is nothing to apply. `more` are further labels.
     """
-    found = labels(run, stage, attempt)
+    found = dict(more or {}) | labels(run, stage, attempt)
     metadata: Manifest = {
         "name": name,
         "namespace": run.namespace,

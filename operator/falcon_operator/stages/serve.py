@@ -45,7 +45,7 @@ def serve_deployment(run: FalconFineTune, settings: StageSettings, merged: Artif
         probes=_probes(),
     )
     spec: Manifest = {
-        "replicas": run.spec.serve.replicas,
+        "replicas": 0 if run.spec.suspend else run.spec.serve.replicas,
         "revisionHistoryLimit": 2,
         "progressDeadlineSeconds": LOAD_SECONDS + 300,
         "strategy": _strategy(run),

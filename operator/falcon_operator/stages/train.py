@@ -1,5 +1,6 @@
 """The train stage: a gang of pods, one Indexed Job an attempt, and the headless Service that gives them names."""
 
+from falcon_operator.api.names import QUEUE_LABEL, QUEUE_PRIORITY_LABEL
 from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.stages.config import config_map, run_config
 from falcon_operator.stages.manifest import Manifest, child, selector
@@ -36,7 +37,7 @@ def train_job(run: FalconFineTune, settings: StageSettings, attempt: int) -> Man
     attempt is the operator's to start.
     """
     nodes = run.spec.gang.nodes
-    spec = {
+    spec: Manifest = {
         "completionMode": "Indexed",
         "completions": nodes,
         "parallelism": nodes,
@@ -44,8 +45,17 @@ def train_job(run: FalconFineTune, settings: StageSettings, attempt: int) -> Man
         "podReplacementPolicy": "Failed",
         "template": pod_template(run, settings, _plan(run, attempt)),
     }
+    queue = queue_labels(run)
+    if queue:
+        spec["suspend"] = True  # the queue admits the gang as a whole, by taking this away
     name = train_job_name(run, attempt)
-    return child(run, ("batch/v1", "Job"), name, {"spec": spec}, stage="train", attempt=attempt)
+    return child(run, ("batch/v1", "Job"), name, {"spec": spec}, stage="train", attempt=attempt, more=queue)
+
+
+def queue_labels(run: FalconFineTune) -> dict[str, str]:
+    """What Kueue reads on a Job: the queue and the priority that the run names; empty where it names no queue."""
+    given = run.metadata.labels
+    return {name: given[name] for name in (QUEUE_LABEL, QUEUE_PRIORITY_LABEL) if name in given and QUEUE_LABEL in given}
 
 
 def _plan(run: FalconFineTune, attempt: int) -> PodPlan:

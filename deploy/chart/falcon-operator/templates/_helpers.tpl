@@ -36,8 +36,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   resources: [falconfinetunes/finalizers] # asked for by clusters that check blockOwnerDeletion
   verbs: [update]
 - apiGroups: [batch]
-  resources: [jobs]
-  verbs: [get, list, watch, create, delete]
+  resources: [jobs] # patched: suspend, and how long a finished one stays
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]

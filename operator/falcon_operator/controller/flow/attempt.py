@@ -1,6 +1,6 @@
 """One attempt of the gang as it is seen now, and how an attempt is started."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,9 +10,9 @@ from falcon_operator.api.status import AttemptStatus, ConditionType, TrainingSta
 from falcon_operator.controller.flow import ledger
 from falcon_operator.controller.flow.children import Wanting, compare
 from falcon_operator.controller.flow.pending import PATIENCE, name_conflict
-from falcon_operator.controller.flow.report import Occasion, Report
+from falcon_operator.controller.flow.report import Change, Occasion, Report
 from falcon_operator.controller.flow.snapshot import Snapshot
-from falcon_operator.objects import Object
+from falcon_operator.objects import Object, being_deleted, moment, status
 from falcon_operator.policy.conditions import Finding, State
 from falcon_operator.stages.settings import StageSettings
 from falcon_operator.stages.train import train_job
@@ -49,6 +49,13 @@ class Attempt:
         return all(record.attempt != self.number for record in self.run.status.attempts)
 
     @property
+    def since(self) -> datetime | None:
+        """When the Job began, or was released the last time."""
+        if self.job is None:
+            return None
+        return moment(status(self.job).get("startTime") or self.job["metadata"]["creationTimestamp"])
+
+    @property
     def nodes(self) -> int:
         """Pods of the gang; those of a Job that exists, whatever the spec says by now."""
         return int(self.job["spec"]["completions"]) if self.job else self.run.spec.gang.nodes
@@ -63,20 +70,28 @@ class Attempt:
         record: AttemptStatus | None = None,
         training: TrainingStatus | None = None,
         facts: Mapping[str, Any] | None = None,
+        paused: bool = False,
         delete: tuple[Object, ...] = (),
+        change: tuple[Change, ...] = (),
         occasions: tuple[Occasion, ...] = (),
         again: float | None = None,
     ) -> Report:
         """A report that also writes the attempt's record and the training's numbers, and tells of its start the first
         time it is seen, in whatever state that is: a short attempt may be over by then.
         """
-        numbers = (training or self.training).model_copy(update={"attempt": self.number})
-        attempts = ledger.entered(self.run.status.attempts, record or self.book)
+        entry = record or self.book
+        active = entry.end_time is None and entry.state not in ledger.HELD
+        clocked = ledger.clocked(training or self.training, self.since if active else None, self.now)
+        numbers = clocked.model_copy(update={"attempt": self.number})
+        attempts = ledger.entered(self.run.status.attempts, entry)
         return Report(
-            finding=Finding(type=ConditionType.TRAINED, status=state, reason=reason, message=message, final=final),
+            finding=Finding(
+                type=ConditionType.TRAINED, status=state, reason=reason, message=message, final=final, paused=paused
+            ),
             facts={"attempts": attempts, "training": numbers} | dict(facts or {}),
             write=self.support.write,
             delete=delete,
+            change=change,
             occasions=(*self._started(), *occasions),
             again=again,
         )
@@ -99,5 +114,18 @@ def start(attempt: Attempt, why: str) -> Report:
         return name_conflict(ConditionType.TRAINED, wanting.conflict)
     finding = Finding(type=ConditionType.TRAINED, status="Unknown", reason="Starting", message=why)
     writes = () if attempt.support.leaving else (*attempt.support.write, *wanting.write)
-    old = tuple(job for number, job in attempt.snapshot.attempts.items() if number <= attempt.number - KEPT_JOBS)
-    return Report(finding=finding, write=writes, delete=old, again=PATIENCE)
+    jobs = attempt.snapshot.attempts
+    old = tuple(job for number, job in jobs.items() if number <= attempt.number - KEPT_JOBS)
+    kept = tuple(job for number, job in jobs.items() if number > attempt.number - KEPT_JOBS)
+    return Report(finding=finding, write=writes, delete=old, change=_expiring(attempt, kept), again=PATIENCE)
+
+
+def _expiring(attempt: Attempt, jobs: Iterable[Object]) -> tuple[Change, ...]:
+    """Lets Kubernetes delete finished Jobs of older attempts in time. Never the newest one's: its pods hold the result,
+    and its deletion by hand is a person's sign to try again.
+    """
+    ttl = attempt.run.spec.ttl_seconds_after_finished
+    if ttl is None:
+        return ()
+    field = "ttlSecondsAfterFinished"
+    return tuple(Change(job, {field: ttl}) for job in jobs if job["spec"].get(field) != ttl and not being_deleted(job))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from falcon_operator.objects import Object, being_deleted, condition, holds, labels, moment, status
+from falcon_operator.objects import Object, being_deleted, condition, holds, labels, moment, status, suspended
 from falcon_operator.policy.failure import result_of
 
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
@@ -16,6 +16,16 @@ def rank_zero(pods: Iterable[Object]) -> Object | None:
     done = [pod for pod in found if status(pod).get("phase") == "Succeeded"]
     newest = sorted(found, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
     return next(iter([*done, *reversed(newest)]), None)
+
+
+def of_incarnation(pods: Iterable[Object], job: Object | None) -> list[Object]:
+    """The pods since the Job was released the last time: those that a suspension ended are no sign of a fault."""
+    began = status(job).get("startTime") if job else None
+    if job is None or began is None or suspended(job):
+        return list(pods)
+    if holds(job, "Suspended"):
+        return []  # released, but the Job controller has not seen it: startTime is still the old one
+    return [pod for pod in pods if moment(pod["metadata"]["creationTimestamp"]) >= moment(began)]
 
 
 def result(pods: Sequence[Object]) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.api.status import ConditionType, DatasetStatus, ModelStatus
 from falcon_operator.controller.flow.children import children, compare
 from falcon_operator.controller.flow.gang import still_there
+from falcon_operator.controller.flow.hold import held_job, paused
 from falcon_operator.controller.flow.pending import PATIENCE, STOPPING, name_conflict, patience, waiting
 from falcon_operator.controller.flow.report import Occasion, Report
 from falcon_operator.controller.flow.snapshot import Reference, Snapshot
@@ -64,6 +65,12 @@ def _look(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now:
     if job is None and (left := still_there(snapshot.pods, now)):
         text = f"the {name} stage starts when pod {left[0]['metadata']['name']} of a deleted Job has stopped"
         return Report(finding=Finding(type=kind, status="Unknown", reason="Starting", message=text), again=STOPPING)
+    if job is None and run.spec.suspend:
+        return paused(kind)
+    if job and not wanting.leaving:
+        stopping = len(still_there(snapshot.pods, now))
+        if report := held_job(kind, job, stopping, suspend=run.spec.suspend):
+            return report
     if job is None or wanting.leaving:
         finding = Finding(type=kind, status="Unknown", reason="Starting", message=f"the {name} stage starts")
         return Report(finding=finding, write=wanting.write, again=PATIENCE)

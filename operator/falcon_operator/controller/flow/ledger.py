@@ -24,6 +24,9 @@ from falcon_operator.policy.restart import Verdict
 from falcon_trainer.progress import Progress
 from falcon_trainer.wire import decimal_text
 
+QUEUED, SUSPENDED = "Queued", "Suspended"
+HELD = (QUEUED, SUSPENDED)
+"""States of an attempt whose Job exists and must not run, or not yet."""
 STATES = {Kind.FAULT: "Faulted", Kind.DISRUPTION: "Disrupted"}
 
 
@@ -48,6 +51,25 @@ def resumed(record: AttemptStatus, said: Progress | None) -> AttemptStatus:
     if said is None or said.resumed_from_step is None:
         return record
     return record.model_copy(update={"resumed_from_step": said.resumed_from_step or None})
+
+
+def released(record: AttemptStatus) -> AttemptStatus:
+    """The record of an attempt that was held and runs again."""
+    return record.model_copy(update={"state": "Running"}) if record.state in HELD else record
+
+
+def clocked(training: TrainingStatus, since: datetime | None, now: datetime) -> TrainingStatus:
+    """Counts the time that attempts take: `since` is when the present one began, None where none runs."""
+    if since is not None:
+        return training.model_copy(update={"active_since": training.active_since or since})
+    return training.model_copy(update={"active_seconds": active_seconds(training, now), "active_since": None})
+
+
+def active_seconds(training: TrainingStatus, now: datetime) -> int | None:
+    """Seconds that attempts took until now; None before the first one."""
+    if training.active_since is None:
+        return training.active_seconds
+    return (training.active_seconds or 0) + max(0, round((now - training.active_since).total_seconds()))
 
 
 def entered(attempts: Sequence[AttemptStatus], record: AttemptStatus) -> list[AttemptStatus]:

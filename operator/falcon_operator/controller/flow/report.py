@@ -21,6 +21,14 @@ class Occasion:
     """The same for the same occasion, however often it is told: the Event's name is made from it."""
 
 
+@dataclass(frozen=True)
+class Change:
+    """Fields of a Job's spec to be set, on the Job as it was seen and no other."""
+
+    job: Object
+    fields: Mapping[str, Any]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Report:
     """One stage's conclusion."""
@@ -31,6 +39,7 @@ class Report:
     write: tuple[Object, ...] = ()
     """Children to create (or to apply, if their kind is one that changes with the spec), in this order."""
     delete: tuple[Object, ...] = ()
+    change: tuple[Change, ...] = ()
     occasions: tuple[Occasion, ...] = ()
     again: float | None = None
     """Seconds until the run must be looked at even if nothing happens."""
@@ -38,11 +47,12 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that is to be done for a run, in this order: Events, status, deletions, writes."""
+    """All that is to be done for a run, in this order: Events, status, deletions, changes, writes."""
 
     status: FalconFineTuneStatus | None = None
     """The new status, or None where it stays as it is."""
     occasions: tuple[Occasion, ...] = ()
     delete: tuple[Object, ...] = ()
+    change: tuple[Change, ...] = ()
     write: tuple[Object, ...] = ()
     again: float | None = None

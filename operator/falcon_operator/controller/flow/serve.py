@@ -1,10 +1,12 @@
 """Serve: a Deployment and its Service, applied anew whenever what we would write differs from what we wrote."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.api.status import ConditionType
 from falcon_operator.controller.flow.children import children, compare, leftovers
+from falcon_operator.controller.flow.hold import paused
 from falcon_operator.controller.flow.pending import PATIENCE, name_conflict, patience, waiting
 from falcon_operator.controller.flow.report import Report
 from falcon_operator.controller.flow.snapshot import Reference, Snapshot
@@ -30,6 +32,8 @@ def serve(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now:
     if deployment is None or any(child["kind"] == "Deployment" for child in wanting.write):
         finding = Finding(type=KIND, status="Unknown", reason="RollingOut", message="the server is rolled out")
         return Report(finding=finding, again=PATIENCE, write=wanting.write)
+    if run.spec.suspend:
+        return _suspended(deployment, run)
     if available(deployment):
         url = endpoint(run)
         finding = Finding(type=KIND, status="True", reason="Available", message=f"the model is served at {url}")
@@ -40,6 +44,14 @@ def serve(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now:
         again=max(patience(snapshot.pods, deployment, now), 10.0),
         write=wanting.write,
     )
+
+
+def _suspended(deployment: Object, run: FalconFineTune) -> Report:
+    facts = {"endpoint": endpoint(run)} if run.status.endpoint else {}
+    if status(deployment).get("replicas", 0) == 0 and available(deployment):
+        return replace(paused(KIND), facts=facts)
+    finding = Finding(type=KIND, status="Unknown", reason="Suspending", message="the server's pods finish and stop")
+    return Report(finding=finding, facts=facts, again=PATIENCE)
 
 
 def put_away(snapshot: Snapshot, run: FalconFineTune) -> tuple[Object, ...]:

@@ -9,6 +9,7 @@ no attempt ──► Job 1 ──► runs ──► rank 0 reports an adapter: T
                          ended: counted, and the time of the next attempt written down ──► Job 2 ──► …
 """
 
+from dataclasses import replace
 from datetime import datetime
 
 from pydantic import ValidationError
@@ -17,12 +18,13 @@ from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.api.status import AttemptStatus, ConditionType, TrainingStatus
 from falcon_operator.controller.flow import gang, ledger
 from falcon_operator.controller.flow.attempt import Attempt, start
-from falcon_operator.controller.flow.attempt_end import between, ending, why_it_ends
+from falcon_operator.controller.flow.attempt_end import between, ending, seconds_left, why_it_ends
 from falcon_operator.controller.flow.children import children, compare, newest_attempt
-from falcon_operator.controller.flow.pending import name_conflict, patience, waiting
+from falcon_operator.controller.flow.hold import held_attempt, paused
+from falcon_operator.controller.flow.pending import PATIENCE, name_conflict, patience, waiting
 from falcon_operator.controller.flow.report import Report
 from falcon_operator.controller.flow.snapshot import Snapshot
-from falcon_operator.objects import status
+from falcon_operator.objects import Object, status
 from falcon_operator.stages.settings import StageSettings
 from falcon_trainer.config import Artifact
 
@@ -36,7 +38,7 @@ def train(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now:
     before = run.status.training or TrainingStatus()
     job = snapshot.attempts.get(number)
     attempt = Attempt(
-        snapshot=snapshot,
+        snapshot=_present(snapshot, job),
         run=run,
         settings=settings,
         now=now,
@@ -47,13 +49,17 @@ def train(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now:
         support=wanting,
     )
     if number == 0:
-        return start(attempt, "the first attempt starts")
+        return paused(ConditionType.TRAINED) if run.spec.suspend else start(attempt, "the first attempt starts")
     return _look(attempt)
 
 
 def _record(snapshot: Snapshot, run: FalconFineTune, number: int, before: TrainingStatus) -> AttemptStatus:
     record = ledger.record_of(run.status.attempts, number, snapshot.attempts.get(number), before)
     return ledger.resumed(record, snapshot.progress)
+
+
+def _present(snapshot: Snapshot, job: Object | None) -> Snapshot:
+    return replace(snapshot, pods=gang.of_incarnation(snapshot.pods, job))
 
 
 def _look(attempt: Attempt) -> Report:
@@ -63,6 +69,8 @@ def _look(attempt: Attempt) -> Report:
         return _succeeded(attempt, result)
     if gang.tells_nothing(attempt.snapshot.pods):
         return _unknown_result(attempt, "rank 0's pod succeeded and tells no adapter")
+    if report := held_attempt(attempt):
+        return report
     if why := why_it_ends(attempt):
         return ending(attempt, why)
     return _running(attempt)
@@ -96,13 +104,14 @@ def _unknown_result(attempt: Attempt, detail: str) -> Report:
 def _running(attempt: Attempt) -> Report:
     pods, job, nodes = attempt.snapshot.pods, attempt.job, attempt.nodes
     assert job is not None, "an attempt without a Job is ending"
-    again = patience(pods, job, attempt.now)
+    record = ledger.released(attempt.book)
+    again = min(patience(pods, job, attempt.now), seconds_left(attempt) or PATIENCE)
     if problem := waiting(attempt.snapshot, attempt.now):
-        return attempt.report("False", problem.reason, problem.message, again=again)
+        return attempt.report("False", problem.reason, problem.message, record=record, again=again)
     if not gang.running(pods, nodes):
         up = sum(status(pod).get("phase") == "Running" for pod in pods)
         text = f"attempt {attempt.number} starts: {up} of {nodes} pods run"
-        return attempt.report("Unknown", "Starting", text, again=again)
+        return attempt.report("Unknown", "Starting", text, record=record, again=again)
     said = attempt.snapshot.progress
     text = f"attempt {attempt.number} runs" + (f": {said.phase}" if said else "")
-    return attempt.report("Unknown", "Running", text, again=again)
+    return attempt.report("Unknown", "Running", text, record=record, again=again)

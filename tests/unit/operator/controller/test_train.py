@@ -3,7 +3,7 @@
 import pytest
 
 from falcon_operator.api.status import TrainingStatus
-from falcon_operator.objects import Object
+from falcon_operator.objects import Object, moment
 from falcon_trainer.progress import Progress
 from tests.unit.operator.api.runs import ADAPTER
 from tests.unit.operator.controller.attempts import (
@@ -24,7 +24,7 @@ from tests.unit.operator.controller.snapshots import (
     told,
     writes,
 )
-from tests.unit.operator.policy.pods import deleted, pod, unschedulable
+from tests.unit.operator.policy.pods import at, deleted, pod, unschedulable
 
 # --- the first attempt, and one that runs
 
@@ -111,7 +111,7 @@ def test_what_a_pod_does_not_say_stays_as_it_was() -> None:
     said = Progress(stage="train", phase="load")
     plan = look(at_train(1, 2, pods=BOTH, progress=said, attempts=[record(2)], training=before))
     assert plan.status
-    assert plan.status.training == before
+    assert plan.status.training == before.model_copy(update={"active_since": moment(at(-60))})
 
 
 # --- success

@@ -149,7 +149,8 @@ def test_waiting_in_vain_for_the_gang_uses_up_no_restart_but_is_waited_after() -
     assert records(plan.status) == [(1, "Disrupted", "RendezvousTimeout", True)]
     assert plan.status.training
     assert (plan.status.training.restarts, plan.status.training.disruptions) == (1, 2)
-    assert plan.again == 20.0
+    assert plan.again is not None
+    assert 20.0 <= plan.again <= 40.0
 
 
 def test_a_newer_checkpoint_starts_the_counters_anew() -> None:
@@ -179,7 +180,8 @@ def paused(seconds: float, **more: object) -> TrainingStatus:
 def test_the_next_attempt_waits_for_its_time() -> None:
     plan = look(at_train(1, attempts=[record(1, "Faulted", "InternalError")], training=paused(20)))
     assert writes(plan) == []
-    assert plan.again == 20.0
+    assert plan.again is not None
+    assert 20.0 <= plan.again <= 40.0
 
 
 def test_the_next_attempt_is_one_more_than_the_last() -> None:

@@ -1,0 +1,113 @@
+"""When a pod's ranks count as hung, and which of them is slow. Pure.
+
+A training step is awaited for `gang.hangTimeout`, by default a multiple of the time that steps take. Every other phase
+has a limit of its own, since its length has nothing to do with a step's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from falcon_trainer.launcher.pulse import Pulse
+
+TRAIN = "train"
+STEP_MULTIPLE = 10
+"""Of the median step: evaluation and saves have phases of their own, so steps are alike, but volumes and networks have
+bad minutes."""
+STEP_FLOOR = 300.0
+FIRST_STEP = 1800.0
+"""The first step compiles, allocates and connects; no time was measured before it."""
+PHASES = {
+    "start": 1800.0,  # imports, torchrun's rendezvous, NCCL's, and reading the last checkpoint
+    "load": 3600.0,  # 360 GB of weights at 100 MB/s
+    "data": 3600.0,
+    "evaluate": 1800.0,  # between two micro-batches, each of which beats
+    "samples": 1800.0,
+    "save": 1800.0,
+}
+OTHER = 3600.0
+"""A phase that this launcher does not know: the trainer's image may be newer."""
+SLOW_FLOOR = 10.0
+SLOW_MULTIPLE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long a rank may stand still."""
+
+    hang_timeout: float | None = None
+    """`gang.hangTimeout` in seconds."""
+    scale: float = 1.0
+    """Factor of all that is neither configured nor measured."""
+
+    def scaled(self, seconds: float) -> float:
+        return seconds * self.scale
+
+    def of(self, phase: str, step_seconds: float | None) -> float:
+        """Seconds for one phase. The configured time-out replaces a step's limit and lengthens the others: who awaits
+        a step for an hour has a volume or a network that is as slow everywhere.
+        """
+        if phase != TRAIN:
+            return max(self.scaled(PHASES.get(phase, OTHER)), self.hang_timeout or 0.0)
+        if self.hang_timeout is not None:
+            return self.hang_timeout
+        if step_seconds is None:
+            return self.scaled(FIRST_STEP)
+        return max(self.scaled(STEP_FLOOR), STEP_MULTIPLE * step_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standstill:
+    """The ranks of a pod that stood still for too long."""
+
+    seconds: float
+    limit: float
+    phase: str
+    step: int | None
+
+
+def standstill(pulses: Sequence[Pulse], patience: Patience, step_seconds: float | None) -> Standstill | None:
+    """Whether the ranks are hung; None while one of them may still be at work.
+
+    Ranks wait for each other: one that evaluates, saves or loads may keep another waiting in its step, so the most
+    patient phase among them counts, and the last movement of any. But a stopped rank is not at work, whatever it said
+    last.
+    """
+    working = [pulse for pulse in pulses if not pulse.ended]
+    if not working:
+        return None
+    for pulse in working:
+        limit = patience.of(TRAIN, step_seconds)
+        if pulse.stopped and pulse.silent > limit:
+            return Standstill(seconds=pulse.silent, limit=limit, phase=pulse.phase, step=pulse.step)
+    slowest = max(working, key=lambda pulse: patience.of(pulse.phase, step_seconds))
+    limit, seconds = patience.of(slowest.phase, step_seconds), min(quiet(pulse) for pulse in working)
+    if seconds <= limit:
+        return None
+    return Standstill(seconds=seconds, limit=limit, phase=slowest.phase, step=slowest.step)
+
+
+def quiet(pulse: Pulse) -> float:
+    """Seconds that count against a rank: in training since its last step, elsewhere since its last word."""
+    return pulse.still if pulse.phase == TRAIN else pulse.silent
+
+
+def slow(pulses: Sequence[Pulse], step_seconds: float | None) -> str | None:
+    """The rank that the others seem to wait for, as a sentence for the status; None while all goes well."""
+    working = [pulse for pulse in pulses if not pulse.ended]
+    if stopped := next((pulse for pulse in working if pulse.stopped), None):
+        return f"rank {stopped.rank} is stopped (SIGSTOP) and silent for {stopped.silent:.0f} s{_at(stopped)}"
+    training = [pulse for pulse in working if pulse.phase == TRAIN and pulse.step is not None]
+    if not training or step_seconds is None:
+        return None
+    seconds = min(pulse.still for pulse in training)
+    if seconds <= max(SLOW_FLOOR, SLOW_MULTIPLE * step_seconds):
+        return None
+    last = min(training, key=lambda pulse: (pulse.step or 0, -pulse.still))
+    foremost = max(pulse.step or 0 for pulse in training)
+    if last.step != foremost:
+        return f"rank {last.rank} is behind, at step {last.step} of {foremost}, for {last.still:.0f} s"
+    return f"no step has ended for {seconds:.0f} s; steps take {step_seconds:.1f} s"
+
+
+def _at(pulse: Pulse) -> str:
+    return "" if pulse.step is None else f" after step {pulse.step}"
