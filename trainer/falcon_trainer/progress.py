@@ -5,6 +5,13 @@ from pydantic import Field
 from falcon_trainer.wire import Wire
 
 
+class Notice(Wire):
+    """Something that a person should hear of although the stage goes on; the operator makes an Event of it."""
+
+    reason: str = Field(max_length=64, pattern=r"^[A-Z][A-Za-z]*$")
+    message: str = Field(max_length=512)
+
+
 class Progress(Wire):
     """One rank's position. Plain numbers: this is JSON between processes, not a custom resource.
 
@@ -23,6 +30,7 @@ class Progress(Wire):
     resumed_from_step: int | None = Field(default=None, description="Step of the checkpoint that was loaded; 0: none.")
     evaluation_loss: float | None = Field(default=None, description="Of the newest evaluation.")
     best_step: int | None = Field(default=None, description="Step of the lowest evaluation loss so far.")
+    notices: list[Notice] = Field(default=[], max_length=8)
     message: str | None = Field(default=None, max_length=256)
 
 

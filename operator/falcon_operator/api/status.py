@@ -12,6 +12,7 @@ from falcon_trainer.config import Artifact
 from falcon_trainer.wire import Wire
 
 MAX_ATTEMPTS = 20
+MAX_NODES = 64
 MAX_MESSAGE = 4096
 
 
@@ -172,6 +173,10 @@ class AttemptStatus(Reported):
         default=None, description="The newest known checkpoint, and once rank 0 has told, the one that it loaded."
     )
     last_step: Count | None = None
+    nodes: list[Word] = Field(default=[], max_length=MAX_NODES, description="Where its pods ran, the first 64.")
+    notices: list[Annotated[str, Field(max_length=600)]] = Field(
+        default=[], max_length=8, description="What its rank 0 wanted a person to know; each was an Event."
+    )
     reason: Word | None = None
     message: Annotated[str, Field(max_length=1024)] | None = None
     retryable: bool | None = Field(default=None, description="Whether another attempt may succeed without a person.")

@@ -16,6 +16,7 @@ from falcon_operator.objects import Object, being_deleted, moment, status
 from falcon_operator.policy.conditions import Finding, State
 from falcon_operator.stages.settings import StageSettings
 from falcon_operator.stages.train import train_job
+from falcon_trainer.progress import Notice
 
 KEPT_JOBS = 5
 """Jobs of ended attempts that stay, with their pods and logs; older ones go when a new attempt starts."""
@@ -79,7 +80,8 @@ class Attempt:
         """A report that also writes the attempt's record and the training's numbers, and tells of its start the first
         time it is seen, in whatever state that is: a short attempt may be over by then.
         """
-        entry = record or self.book
+        news = ledger.news(record or self.book, self.snapshot.progress)
+        entry = ledger.heard(record or self.book, news)
         active = entry.end_time is None and entry.state not in ledger.HELD
         clocked = ledger.clocked(training or self.training, self.since if active else None, self.now)
         numbers = clocked.model_copy(update={"attempt": self.number})
@@ -92,9 +94,13 @@ class Attempt:
             write=self.support.write,
             delete=delete,
             change=change,
-            occasions=(*self._started(), *occasions),
+            occasions=(*self._started(), *map(self._heard, news), *occasions),
             again=again,
         )
+
+    def _heard(self, notice: Notice) -> Occasion:
+        identity = f"{self.job['metadata']['uid'] if self.job else self.number}/{notice.reason}/{notice.message}"
+        return Occasion(reason=notice.reason, message=notice.message, action="train", warning=True, identity=identity)
 
     def _started(self) -> Iterator[Occasion]:
         if self.job is None or not self.is_new:

@@ -6,12 +6,13 @@ other pods may still save; then, when they are gone, that it is over (endTime), 
 next one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from falcon_operator.api.status import (
     MAX_ATTEMPTS,
+    MAX_NODES,
     AttemptStatus,
     FailureStatus,
     TrainingStatus,
@@ -21,9 +22,10 @@ from falcon_operator.api.status import (
 from falcon_operator.objects import Object, moment, status
 from falcon_operator.policy.failure import Failure, Kind
 from falcon_operator.policy.restart import Verdict
-from falcon_trainer.progress import Progress
+from falcon_trainer.progress import Notice, Progress
 from falcon_trainer.wire import decimal_text
 
+MAX_NOTICES = 8
 QUEUED, SUSPENDED = "Queued", "Suspended"
 HELD = (QUEUED, SUSPENDED)
 """States of an attempt whose Job exists and must not run, or not yet."""
@@ -70,6 +72,29 @@ def active_seconds(training: TrainingStatus, now: datetime) -> int | None:
     if training.active_since is None:
         return training.active_seconds
     return (training.active_seconds or 0) + max(0, round((now - training.active_since).total_seconds()))
+
+
+def placed(record: AttemptStatus, pods: Iterable[Object]) -> AttemptStatus:
+    """The record with the nodes of its pods, also of those that are gone by now."""
+    found = {str(node) for pod in pods if (node := (pod.get("spec") or {}).get("nodeName"))}
+    if record.end_time is not None or found <= set(record.nodes):
+        return record
+    return record.model_copy(update={"nodes": sorted(found | set(record.nodes))[:MAX_NODES]})
+
+
+def news(record: AttemptStatus, said: Progress | None) -> list[Notice]:
+    """What rank 0 wants a person to know and was not told yet."""
+    known = set(record.notices)
+    return [notice for notice in said.notices if _line(notice) not in known] if said else []
+
+
+def heard(record: AttemptStatus, notices: Iterable[Notice]) -> AttemptStatus:
+    """The record once these are told."""
+    return record.model_copy(update={"notices": [*record.notices, *map(_line, notices)][:MAX_NOTICES]})
+
+
+def _line(notice: Notice) -> str:
+    return f"{notice.reason}: {notice.message}"
 
 
 def entered(attempts: Sequence[AttemptStatus], record: AttemptStatus) -> list[AttemptStatus]:

@@ -55,7 +55,7 @@ def train(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now:
 
 def _record(snapshot: Snapshot, run: FalconFineTune, number: int, before: TrainingStatus) -> AttemptStatus:
     record = ledger.record_of(run.status.attempts, number, snapshot.attempts.get(number), before)
-    return ledger.resumed(record, snapshot.progress)
+    return ledger.placed(ledger.resumed(record, snapshot.progress), snapshot.pods)
 
 
 def _present(snapshot: Snapshot, job: Object | None) -> Snapshot:

@@ -4,7 +4,7 @@ import pytest
 
 from falcon_operator.api.status import TrainingStatus
 from falcon_operator.objects import Object, moment
-from falcon_trainer.progress import Progress
+from falcon_trainer.progress import Notice, Progress
 from tests.unit.operator.api.runs import ADAPTER
 from tests.unit.operator.controller.attempts import (
     ADAPTED,
@@ -104,6 +104,22 @@ def test_rank_0_tells_which_checkpoint_it_really_went_on_from_and_how_it_measure
     assert plan.status.attempts[1].resumed_from_step == 20
     assert plan.status.training
     assert (plan.status.training.evaluation_loss, plan.status.training.best_step) == ("1.235", 20)
+
+
+def test_what_rank_0_wants_a_person_to_know_is_told_once() -> None:
+    damaged = Notice(reason="CheckpointDamaged", message="checkpoint-40 has 10 bytes instead of 20")
+    said = Progress(stage="train", phase="load", notices=[damaged])
+    plan = look(at_train(1, pods=BOTH, progress=said, attempts=[record(1)]))
+    assert [each.message for each in plan.occasions if each.reason == "CheckpointDamaged"] == [damaged.message]
+    assert plan.status
+    again = look(at_train(1, pods=BOTH, progress=said, attempts=plan.status.attempts))
+    assert [each for each in again.occasions if each.reason == "CheckpointDamaged"] == []
+
+
+def test_an_attempt_says_on_which_nodes_it_ran() -> None:
+    plan = look(at_train(1, pods=[pod("a", index=0)], attempts=[record(1, nodes=["n2"])]))
+    assert plan.status
+    assert plan.status.attempts[0].nodes == ["n1", "n2"]
 
 
 def test_what_a_pod_does_not_say_stays_as_it_was() -> None:
