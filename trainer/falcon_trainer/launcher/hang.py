@@ -75,10 +75,10 @@ def standstill(pulses: Sequence[Pulse], patience: Patience, step_seconds: float 
     working = [pulse for pulse in pulses if not pulse.ended]
     if not working:
         return None
+    limit = patience.of(TRAIN, step_seconds)
     for pulse in working:
-        limit = patience.of(TRAIN, step_seconds)
-        if pulse.stopped and pulse.silent > limit:
-            return Standstill(seconds=pulse.silent, limit=limit, phase=pulse.phase, step=pulse.step)
+        if pulse.stopped is not None and pulse.stopped > limit:
+            return Standstill(seconds=pulse.stopped, limit=limit, phase=pulse.phase, step=pulse.step)
     slowest = max(working, key=lambda pulse: patience.of(pulse.phase, step_seconds))
     limit, seconds = patience.of(slowest.phase, step_seconds), min(quiet(pulse) for pulse in working)
     if seconds <= limit:
@@ -94,8 +94,9 @@ def quiet(pulse: Pulse) -> float:
 def slow(pulses: Sequence[Pulse], step_seconds: float | None) -> str | None:
     """The rank that the others seem to wait for, as a sentence for the status; None while all goes well."""
     working = [pulse for pulse in pulses if not pulse.ended]
-    if stopped := next((pulse for pulse in working if pulse.stopped), None):
-        return f"rank {stopped.rank} is stopped (SIGSTOP) and silent for {stopped.silent:.0f} s{_at(stopped)}"
+    for pulse in working:
+        if pulse.stopped is not None:
+            return f"rank {pulse.rank} is stopped (SIGSTOP) for {pulse.stopped:.0f} s, {where(pulse)}"
     training = [pulse for pulse in working if pulse.phase == TRAIN and pulse.step is not None]
     if not training or step_seconds is None:
         return None
@@ -109,5 +110,6 @@ def slow(pulses: Sequence[Pulse], step_seconds: float | None) -> str | None:
     return f"no step has ended for {seconds:.0f} s; steps take {step_seconds:.1f} s"
 
 
-def _at(pulse: Pulse) -> str:
-    return "" if pulse.step is None else f" after step {pulse.step}"
+def where(pulse: Pulse) -> str:
+    """A rank's place as it told it last."""
+    return f"in phase {pulse.phase}" + ("" if pulse.step is None else f" after step {pulse.step}")

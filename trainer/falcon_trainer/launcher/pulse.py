@@ -35,16 +35,15 @@ class Pulse:
     ended: bool = False
     """It has told how it ended; its process may still be there."""
     state: str = ""
-    """Its process's state, a letter of proc(5); GONE, or empty where it is not known."""
-
-    @property
-    def stopped(self) -> bool:
-        """SIGSTOP or its like, and not a debugger's hold (t)."""
-        return self.state == "T"
+    """Its process's state as proc(5) has it, GONE, or empty where it is not known."""
+    stopped: float | None = None
+    """Seconds for which its process has been in the state STOPPED."""
 
 
+STOPPED = "T"
+"""By SIGSTOP or its like; a debugger's hold is `t`."""
 GONE = "gone"
-"""State of a process that was there and is not any more."""
+"""A process that was there and is not any more."""
 
 
 class WatchedClock:
@@ -67,12 +66,18 @@ class Pulses:
         self._clock = WatchedClock(clock)
         self._ranks = {rank: _Rank(rank) for rank in ranks}
 
-    def look(self, beats: Mapping[int, Beat], ended: Container[int] = ()) -> list[Pulse]:
-        """Each rank's pulse, in order, given its newest beat and which ranks have told their end."""
+    def look(
+        self, beats: Mapping[int, Beat], ended: Container[int] = (), states: Mapping[int, str] | None = None
+    ) -> list[Pulse]:
+        """Each rank's pulse, in order, given its newest beat, which ranks have told their end, and the states of their
+        processes where they are known.
+        """
         now = self._clock.read()
-        for rank, beat in beats.items():
-            if rank in self._ranks:
-                self._ranks[rank].hear(beat, now)
+        for number, rank in self._ranks.items():
+            if number in beats:
+                rank.hear(beats[number], now)
+            if states is not None:
+                rank.see(states.get(number, ""), now)
         return [replace(rank.pulse(now), ended=number in ended) for number, rank in self._ranks.items()]
 
     @property
@@ -86,7 +91,8 @@ class _Rank:
     def __init__(self, rank: int) -> None:
         self._rank = rank
         self._beat: Beat | None = None
-        self._heard = self._moved = self._stepped = 0.0
+        self._heard = self._moved = self._stepped = self._state_since = 0.0
+        self._state = ""
         self.step_seconds: deque[float] = deque(maxlen=STEPS)
 
     def hear(self, beat: Beat, now: float) -> None:
@@ -104,9 +110,18 @@ class _Rank:
             self.step_seconds.append((now - self._stepped) / (step - before))
         self._stepped = now
 
+    def see(self, state: str, now: float) -> None:
+        if state != self._state:
+            self._state, self._state_since = state, now
+
     def pulse(self, now: float) -> Pulse:
-        silent, still = now - self._heard, now - self._moved
-        if self._beat is None:
-            return Pulse(rank=self._rank, silent=silent, still=still)
-        told = self._beat.progress
-        return Pulse(rank=self._rank, phase=told.phase, step=told.step, silent=silent, still=still)
+        told = self._beat.progress if self._beat else None
+        return Pulse(
+            rank=self._rank,
+            phase=told.phase if told else UNSPOKEN,
+            step=told.step if told else None,
+            silent=now - self._heard,
+            still=now - self._moved,
+            state=self._state,
+            stopped=now - self._state_since if self._state == STOPPED else None,
+        )

@@ -104,6 +104,8 @@ def compare(snapshot: Snapshot, run: FalconFineTune, wanted: list[Manifest]) -> 
             leaving = True
         elif not _ours(found, run):
             return Wanting(conflict=_conflict(child, found))
+        elif difference := _other_claim(child, found):
+            return Wanting(conflict=difference)
         elif child["kind"] in APPLIED and _hash(found) != _hash(child):
             write.append(child)
     return Wanting(() if leaving else tuple(write), None, leaving)
@@ -128,6 +130,31 @@ def _conflict(child: Manifest, found: Object) -> str:
     whose = f"belongs to {', '.join(owners)}" if owners else "was made by somebody else"
     what = f"{child['kind']} {child['metadata']['name']}"
     return f"{what} exists already and {whose}: delete or rename it, or give this run another name"
+
+
+def _other_claim(child: Manifest, found: Object) -> str | None:
+    """What a retained claim of an earlier run has otherwise than this run asks for; it is never taken over silently."""
+    if child["kind"] != "PersistentVolumeClaim" or _hash(found) == _hash(child):
+        return None
+    wanted, has = child["spec"], found["spec"]
+    fields = {
+        "size": (wanted["resources"]["requests"]["storage"], has["resources"]["requests"]["storage"]),
+        "accessMode": (wanted["accessModes"], has["accessModes"]),
+        "storageClassName": (wanted.get("storageClassName", has.get("storageClassName")), has.get("storageClassName")),
+        "whenDeleted": (_when_deleted(child), _when_deleted(found)),
+    }
+    others = [f"{name} {was} instead of {now}" for name, (now, was) in fields.items() if now != was]
+    if not others:
+        return None
+    name = child["metadata"]["name"]
+    return (
+        f"the claim {name} was left by an earlier run of this name and has {', '.join(others)}: make the run with "
+        f"workspace.claimName {name} to use it as it is, or give it another name"
+    )
+
+
+def _when_deleted(claim: Object) -> str:
+    return "Delete" if claim["metadata"].get("ownerReferences") else "Retain"
 
 
 def _hash(obj: Object) -> str | None:

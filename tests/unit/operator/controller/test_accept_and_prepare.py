@@ -30,8 +30,8 @@ COMPLETE = {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
 FAILED = {"status": {"conditions": [{"type": "FailureTarget", "status": "True", "message": "backoff limit"}]}}
 
 
-def accepted() -> FalconFineTune:
-    return run_at(ORDER[:1])
+def accepted(**spec: Any) -> FalconFineTune:
+    return run_at(ORDER[:1], **spec)
 
 
 def preparing(pods: list[Object], job: dict[str, Any] | None = None, events: list[Object] | None = None) -> Snapshot:
@@ -207,6 +207,22 @@ def test_a_retained_claim_of_an_earlier_run_is_taken_over_and_anybody_elses_is_n
     assert look(snapshot(run, [claim, config, made])).write == ()
     claim["metadata"]["labels"].pop(RUN_LABEL)
     assert told(look(snapshot(run, [claim, config, made])), "Stalled") == ("True", "NameConflict")
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"size": "900Gi"}, "size 500Gi instead of 900Gi"),
+        ({"storageClassName": "fast"}, "storageClassName None instead of fast"),
+        ({"whenDeleted": "Delete"}, "whenDeleted Retain instead of Delete"),
+    ],
+)
+def test_a_retained_claim_that_is_not_what_this_run_asks_for_is_refused(asked: dict[str, str], words: str) -> None:
+    claim, *_ = stage_objects(accepted(workspace={"size": "500Gi"}), "prepare")
+    run = accepted(workspace={"size": "500Gi"} | asked)
+    plan = look(snapshot(run, [claim]))
+    assert told(plan, "Stalled") == ("True", "NameConflict")
+    assert words in message(plan, "Prepared")
 
 
 def test_children_of_a_deleted_run_of_the_same_name_are_waited_for() -> None:
