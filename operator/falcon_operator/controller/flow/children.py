@@ -134,7 +134,7 @@ def _conflict(child: Manifest, found: Object) -> str:
 
 def _other_claim(child: Manifest, found: Object) -> str | None:
     """What a retained claim of an earlier run has otherwise than this run asks for; it is never taken over silently."""
-    if child["kind"] != "PersistentVolumeClaim" or _hash(found) == _hash(child):
+    if child["kind"] != "PersistentVolumeClaim":
         return None
     wanted, has = child["spec"], found["spec"]
     fields = {
@@ -143,6 +143,8 @@ def _other_claim(child: Manifest, found: Object) -> str | None:
         "storageClassName": (wanted.get("storageClassName", has.get("storageClassName")), has.get("storageClassName")),
         "whenDeleted": (_when_deleted(child), _when_deleted(found)),
     }
+    if _hash(found) == _hash(child):  # made as it is asked for, whatever a person has enlarged since
+        fields = {"whenDeleted": fields["whenDeleted"]}
     others = [f"{name} {was} instead of {now}" for name, (now, was) in fields.items() if now != was]
     if not others:
         return None
