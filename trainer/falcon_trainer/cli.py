@@ -15,6 +15,7 @@ from falcon_trainer.endings import write_ending
 from falcon_trainer.faults import understand
 from falcon_trainer.layout import CONFIG, RunLayout
 from falcon_trainer.outcome import ExitCode, Outcome, StageError
+from falcon_trainer.stacks import offer_stacks
 from falcon_trainer.told import read_config
 
 Stage = Callable[[RunConfig, Beats, RunLayout], dict[str, Any]]
@@ -88,6 +89,8 @@ def _add_config(command: argparse.ArgumentParser) -> None:
 
 
 def _run_stage(arguments: argparse.Namespace) -> dict[str, Any]:
+    # Before anything that may hang; not in `generate`, which may run beside a stage in its pod.
+    offer_stacks(_rank())
     config = read_config(arguments.config)
     return STAGES[arguments.stage][0]()(config, Beats(arguments.stage, _rank()), RunLayout(config.run))
 

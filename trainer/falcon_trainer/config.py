@@ -7,9 +7,9 @@ named but not obeyed by this release: the API server refuses it with a sentence,
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from falcon_trainer.wire import DURATION_PATTERN, NAME_PATTERN, Real, Wire, cel
+from falcon_trainer.wire import DURATION_PATTERN, NAME_PATTERN, Real, Wire, cel, seconds
 
 FALCON_LINEARS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 
@@ -27,6 +27,15 @@ def choices(*obeyed: str, what: str) -> dict[str, Any]:
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=253)]
 Duration = Annotated[str, Field(pattern=DURATION_PATTERN, min_length=2, max_length=16)]
+
+
+SHORT_TIMEOUT = "gang.hangTimeout must be at least 10s"
+
+
+def _at_least_ten_seconds(duration: str) -> str:
+    if seconds(duration) < 10:
+        raise ValueError(SHORT_TIMEOUT)
+    return duration
 
 
 class SecretKey(Wire):
@@ -279,7 +288,13 @@ class Gang(Wire):
         le=100,
         description="Attempts after the first one that faults may use up; disruptions do not.",
     )
-    hang_timeout: Duration | None = Field(default=None, json_schema_extra=not_yet("gang.hangTimeout"))
+    hang_timeout: Annotated[Duration, AfterValidator(_at_least_ten_seconds)] | None = Field(
+        default=None,
+        description="How long training may go without finishing a step before the gang is ended as hung and started "
+        "anew. Default: ten times the measured step, at least 5m, and 30m for the first one. Loading, evaluation and "
+        "saves have limits of their own, which a longer value raises.",
+        json_schema_extra={"x-kubernetes-validations": [cel("duration(self) >= duration('10s')", SHORT_TIMEOUT)]},
+    )
     active_deadline_seconds: int | None = Field(
         default=None,
         ge=1,

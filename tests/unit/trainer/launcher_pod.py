@@ -27,7 +27,7 @@ from falcon_trainer.launcher.run import Place, launch
 folder = Path(sys.argv[2])
 sys.exit(launch(sys.argv[1], Place(
     config=folder / "run.json", runtime=folder / "runtime", termination_log=Path(os.environ["TERMINATION_LOG"]),
-    progress_port=int(sys.argv[3]), rendezvous_port=int(sys.argv[4]), module="workload")))
+    workspace=folder / "workspace", progress_port=int(sys.argv[3]), rendezvous_port=int(sys.argv[4]), module="workload")))
 """
 
 CONFIG = {
@@ -84,11 +84,10 @@ class Pod:
         """Starts the launcher of `stage`, in a cgroup where one is given."""
         enter = ["sh", "-c", f'echo $$ > "{cgroup}/cgroup.procs" && exec "$0" "$@"'] if cgroup else []
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FALCON_")}
+        path = os.pathsep.join([str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
             [*enter, sys.executable, "-c", DRIVER, stage, str(self.folder), str(self.port), str(self.rendezvous_port)],
-            env=inherited
-            | {"PYTHONPATH": str(self.folder), "TERMINATION_LOG": str(self.termination_log)}
-            | dict(env or {}),
+            env=inherited | {"PYTHONPATH": path, "TERMINATION_LOG": str(self.termination_log)} | dict(env or {}),
             stdout=subprocess.PIPE,
             stderr=(self.folder / "log").open("w"),
             text=True,

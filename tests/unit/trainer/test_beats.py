@@ -1,8 +1,8 @@
 """Beats: one rank writes, another process reads at any moment."""
 
+import itertools
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +15,16 @@ def test_a_beat_keeps_what_did_not_change(tmp_path: Path) -> None:
     beats = Beats("train", 3, tmp_path)
     beats.update("load", total_steps=10)
     beats.update("train", step=1, loss=2.5)
-    progress, written = read_beats(tmp_path)[3]
+    progress = read_beats(tmp_path)[3].progress
     assert (progress.phase, progress.step, progress.total_steps, progress.loss) == ("train", 1, 10, 2.5)
-    assert abs(time.time() - written) < 60
+
+
+def test_every_beat_has_a_mark_of_its_own_even_where_it_says_the_same_again(tmp_path: Path) -> None:
+    marks = []
+    for _ in range(20):
+        Beats("train", 0, tmp_path).update("evaluate", step=7)
+        marks.append(read_beats(tmp_path)[0].mark)
+    assert all(before != after for before, after in itertools.pairwise(marks))
 
 
 def test_a_field_that_progress_does_not_have_is_an_error_of_the_writer(tmp_path: Path) -> None:
@@ -43,9 +50,9 @@ def test_a_reader_never_sees_half_a_beat(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) as writer:
         seen = [0]
         while writer.poll() is None:
-            progress, _ = read_beats(tmp_path)[0]
+            progress = read_beats(tmp_path)[0].progress
             assert progress.step is not None
             seen.append(progress.step)
     assert seen == sorted(seen)
-    assert read_beats(tmp_path)[0][0].step == 1999
+    assert read_beats(tmp_path)[0].progress.step == 1999
     assert [path.name for path in tmp_path.iterdir()] == ["beat-0.json"]

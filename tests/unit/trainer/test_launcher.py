@@ -185,7 +185,7 @@ def test_progress_and_metrics_are_answered_while_the_stage_is_stopped(tmp_path: 
         body = json.loads(p.get("/progress") or "null")
         assert body["summary"] == {
             **{"stage": "merge", "phase": "train", "rank": 0},
-            **{"step": 3, "totalSteps": 9, "loss": 0.5},
+            **{"step": 3, "totalSteps": 9, "loss": 0.5, "notices": []},
         }
         assert [rank["rank"] for rank in body["ranks"]] == [0]
         first = body["ranks"][0]["sinceBeatSeconds"]

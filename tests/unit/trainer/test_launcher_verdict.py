@@ -9,17 +9,22 @@ from falcon_trainer.endings import Ending
 from falcon_trainer.launcher.processes import Ended
 from falcon_trainer.launcher.verdict import Evidence, judge
 from falcon_trainer.outcome import ExitCode, Outcome
+from falcon_trainer.progress import Progress
 
 KILL, TERM, ABORT = -signal.SIGKILL, -signal.SIGTERM, -signal.SIGABRT
 FAILED = Ended(returncode=1, stop_requested=False)
 STOPPED = Ended(returncode=1, stop_requested=True)
-OVERRAN = Ended(returncode=KILL, stop_requested=True, overran=True)
+OVERRAN = Ended(returncode=KILL, stop_requested=True, cut="did not end within its grace period of 3 s and was killed")
 NCCL = "[rank3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE)"
 
 
 def told(rank: int, code: int, reason: str, time: float = 1.0) -> Ending:
     outcome = Outcome(reason=reason, message=f"{reason} of rank {rank}", rank=rank, result={"of": rank})
     return Ending(rank=rank, code=code, time=time, outcome=outcome)
+
+
+def at(step: int | None, saved: int | None = None) -> Progress:
+    return Progress(stage="train", phase="train", step=step, last_checkpoint_step=saved)
 
 
 def done(rank: int) -> Ending:
@@ -137,7 +142,7 @@ def _evidence(case: Case) -> Evidence:
 
 def test_what_is_concluded_tells_the_last_step_the_last_words_and_can_be_tried_again() -> None:
     case = Case(deaths={1: -signal.SIGBUS}, tail=("first", "last"), expected=(70, "Killed", 1))
-    code, outcome = judge(Evidence(**{**vars(_evidence(case)), "steps": {0: 11, 1: 12}}))
+    code, outcome = judge(Evidence(**{**vars(_evidence(case)), "beats": {0: at(11), 1: at(12)}}))
     assert code == ExitCode.INTERNAL
     assert outcome.message == "rank 1 was killed by SIGBUS; its last lines were:\nfirst\nlast"
     assert (outcome.step, outcome.retryable) == (12, True)

@@ -71,8 +71,9 @@ def stage_environment(
         "PYTHONFAULTHANDLER": "1",
         # The threads of the cgroup, not of the machine: torch would start one for each core of the node.
         "OMP_NUM_THREADS": str(max(1, cpus // processes)),
-        # torchrun gives its ranks this long after SIGTERM; it must be done before the launcher's own patience ends.
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(max(1, int(settings.grace_seconds) - 2)),
+        # torchrun would kill its ranks this long after SIGTERM. That is the launcher's to decide: it can tell its own
+        # doing from what happened to a rank.
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(int(settings.grace_seconds) + 60),
     }
     if stage != "prepare":
         defaults |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from falcon_trainer.launcher.pulse import Pulse
 
 TRAIN = "train"
+SAVE = "save"
 STEP_MULTIPLE = 10
 """Of the median step: evaluation and saves have phases of their own, so steps are alike, but volumes and networks have
 bad minutes."""
@@ -22,8 +23,9 @@ PHASES = {
     "data": 3600.0,
     "evaluate": 1800.0,  # between two micro-batches, each of which beats
     "samples": 1800.0,
-    "save": 1800.0,
+    SAVE: 1800.0,
 }
+BEFORE_TRAINING = frozenset({"start", "load", "data"})
 OTHER = 3600.0
 """A phase that this launcher does not know: the trainer's image may be newer."""
 SLOW_FLOOR = 10.0
@@ -62,6 +64,15 @@ class Standstill:
     seconds: float
     limit: float
     phase: str
+    step: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hang:
+    """Why a gang was ended as hung."""
+
+    message: str
+    rank: int | None
     step: int | None
 
 

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,12 @@ STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 TICK = 1.0
 KILL_PATIENCE = 10.0
 """Seconds until processes that do not die of SIGKILL (stuck in a device or on NFS) are left to the kernel."""
+KILL_PATIENCE_AT_STOP = 3.0
+"""The same when the kubelet counts: the outcome must be written before it kills the launcher too."""
+
+Guard = Callable[[int, float | None], str | None]
+"""Asked about every second: given the main process and the seconds since a stop was asked for, says why all must be
+killed now, as a clause that follows the stage's name; None while it may go on."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +33,8 @@ class Ended:
     returncode: int
     """Negative: the signal that killed it."""
     stop_requested: bool
-    overran: bool = False
-    """It was still running when the grace period ended."""
+    cut: str | None = None
+    """Why the launcher killed it, as a clause that follows its name; None where it ended by itself."""
 
 
 def adopt_orphans() -> None:
@@ -37,29 +43,48 @@ def adopt_orphans() -> None:
         print(f"prctl(PR_SET_CHILD_SUBREAPER): {os.strerror(ctypes.get_errno())}", file=sys.stderr)
 
 
-def supervise(command: Sequence[str], env: Mapping[str, str], *, stderr: int, grace_seconds: float) -> Ended:
-    """Runs `command` to its end in a session of its own; SIGTERM and SIGINT are passed on to its process group, and
-    after `grace_seconds` everything is killed. On return no descendant is left.
+def supervise(
+    command: Sequence[str], env: Mapping[str, str], *, stderr: int, grace_seconds: float, guard: Guard
+) -> Ended:
+    """Runs `command` to its end in a session of its own; SIGTERM and SIGINT are passed on to its process group. After
+    `grace_seconds`, or as soon as `guard` says so, everything is killed. On return no descendant is left.
 
     The caller has blocked WATCHED and called `adopt_orphans`. Raises OSError where `command` cannot be started.
     """
     child = _spawn(command, env, stderr)
-    returncode: int | None = None
-    kill_at: float | None = None
-    while returncode is None and not (kill_at is not None and time.monotonic() >= kill_at):
-        received = signal.sigtimedwait(WATCHED, _until(kill_at))
-        if received and received.si_signo in STOP_SIGNALS and kill_at is None:
-            kill_at = time.monotonic() + grace_seconds
+    stop_at: float | None = None
+    look_at = time.monotonic()
+    while True:
+        received = signal.sigtimedwait(WATCHED, _until(look_at, stop_at, grace_seconds))
+        if received and received.si_signo in STOP_SIGNALS and stop_at is None:
+            stop_at = time.monotonic()
             _signal_group(child, signal.SIGTERM)
         returncode = _reap(child)
-    overran = returncode is None
-    killed = _kill_descendants(child)
-    return Ended(killed if returncode is None else returncode, stop_requested=kill_at is not None, overran=overran)
+        if returncode is not None:
+            _kill_descendants(child, _patience(stop_at))
+            return Ended(returncode, stop_requested=stop_at is not None)
+        now = time.monotonic()
+        cut = _overrun(stop_at, grace_seconds)
+        if cut is None and now >= look_at:
+            cut, look_at = guard(child, None if stop_at is None else now - stop_at), now + TICK
+        if cut is not None:
+            return Ended(_kill_descendants(child, _patience(stop_at)), stop_requested=stop_at is not None, cut=cut)
 
 
-def _until(kill_at: float | None) -> float:
+def _until(look_at: float, stop_at: float | None, grace_seconds: float) -> float:
     """Seconds to the next look around: at the latest when the grace period ends."""
-    return TICK if kill_at is None else min(TICK, max(0.0, kill_at - time.monotonic()))
+    moment = look_at if stop_at is None else min(look_at, stop_at + grace_seconds)
+    return max(0.0, moment - time.monotonic())
+
+
+def _overrun(stop_at: float | None, grace_seconds: float) -> str | None:
+    if stop_at is None or time.monotonic() < stop_at + grace_seconds:
+        return None
+    return f"did not end within its grace period of {grace_seconds:.0f} s and was killed"
+
+
+def _patience(stop_at: float | None) -> float:
+    return KILL_PATIENCE if stop_at is None else KILL_PATIENCE_AT_STOP
 
 
 def wait_for_stop(seconds: float) -> bool:
@@ -121,10 +146,10 @@ def _reap(child: int) -> int | None:
             code = os.waitstatus_to_exitcode(status)
 
 
-def _kill_descendants(child: int) -> int:
+def _kill_descendants(child: int, patience: float) -> int:
     """Kills all descendants, again and again while new ones appear; the exit code of `child` if it was among them."""
     codes: list[int | None] = []
-    deadline = time.monotonic() + KILL_PATIENCE
+    deadline = time.monotonic() + patience
     while (alive := descendants(os.getpid())) and time.monotonic() < deadline:
         for pid in alive:
             with contextlib.suppress(ProcessLookupError):

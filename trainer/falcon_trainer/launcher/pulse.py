@@ -42,6 +42,7 @@ class Pulse:
 
 STOPPED = "T"
 """By SIGSTOP or its like; a debugger's hold is `t`."""
+UNINTERRUPTIBLE = "D"
 GONE = "gone"
 """A process that was there and is not any more."""
 

@@ -16,15 +16,28 @@ from falcon_trainer.launcher import command, processes
 from falcon_trainer.launcher.cgroup import Cgroup
 from falcon_trainer.launcher.deaths import NAME as DEATHS
 from falcon_trainer.launcher.deaths import read_deaths
+from falcon_trainer.launcher.guard import Guard
+from falcon_trainer.launcher.hang import Patience
+from falcon_trainer.launcher.inquiry import Inquiry
+from falcon_trainer.launcher.ranks import Ranks
 from falcon_trainer.launcher.rendezvous import await_rendezvous
 from falcon_trainer.launcher.server import Server
 from falcon_trainer.launcher.settings import Settings, read_settings
 from falcon_trainer.launcher.state import State
 from falcon_trainer.launcher.tail import Tail
 from falcon_trainer.launcher.verdict import Evidence, judge
-from falcon_trainer.layout import CONFIG, PROGRESS_PORT, RENDEZVOUS_PORT, RUNTIME, TERMINATION_LOG
+from falcon_trainer.layout import (
+    CONFIG,
+    PROGRESS_PORT,
+    RENDEZVOUS_PORT,
+    RUNTIME,
+    TERMINATION_LOG,
+    WORKSPACE,
+    RunLayout,
+)
 from falcon_trainer.outcome import ExitCode, Outcome, StageError
 from falcon_trainer.told import read_config
+from falcon_trainer.wire import seconds
 
 STAGES = ("prepare", "train", "merge", "serve")
 
@@ -35,6 +48,7 @@ class Place:
 
     config: Path = CONFIG
     runtime: Path = RUNTIME
+    workspace: Path = WORKSPACE
     termination_log: Path = TERMINATION_LOG
     progress_port: int = PROGRESS_PORT
     rendezvous_port: int = RENDEZVOUS_PORT
@@ -67,7 +81,7 @@ def launch(stage: str, place: Place | None = None) -> int:
 def _launch(stage: str, place: Place) -> tuple[ExitCode, Outcome]:
     config, settings = read_config(place.config), read_settings(place.env)
     _clear(place.runtime)
-    state = State(stage, config.run, command.local_ranks(stage, config, settings).start, place.runtime)
+    state = State(stage, config.run, command.local_ranks(stage, config, settings), place.runtime)
     Server(state, place.progress_port).start()
     if stage == "train" and config.gang.nodes > 1:
         began = time.monotonic()
@@ -75,7 +89,7 @@ def _launch(stage: str, place: Place) -> tuple[ExitCode, Outcome]:
             return ExitCode.STOPPED, _stopped("stopped on request while the gang was assembling")
         print(f"rank 0's pod was found after {time.monotonic() - began:.1f} s", file=sys.stderr)
     state.say("start", f"starting {stage}")
-    return _run(stage, config, settings, place)
+    return _run(stage, config, settings, state, place)
 
 
 def _meet(config: RunConfig, settings: Settings, state: State, place: Place) -> bool:
@@ -89,18 +103,20 @@ def _meet(config: RunConfig, settings: Settings, state: State, place: Place) -> 
     )
 
 
-def _run(stage: str, config: RunConfig, settings: Settings, place: Place) -> tuple[ExitCode, Outcome]:
+def _run(stage: str, config: RunConfig, settings: Settings, state: State, place: Place) -> tuple[ExitCode, Outcome]:
     cgroup = Cgroup()
     kills_before = cgroup.oom_kills() or 0
     processes.adopt_orphans()
     tail = Tail()
     told = {"FALCON_CONFIG": str(place.config), "FALCON_RUNTIME": str(place.runtime)}
     inherited = command.without_empty(place.env) | told
+    guard = _guard(config, settings, state, place)
     ended = processes.supervise(
         command.stage_command(stage, config, settings, module=place.module, port=place.rendezvous_port),
         command.stage_environment(stage, config, settings, inherited, cgroup.cpus()),
         stderr=tail.write_end,
         grace_seconds=settings.grace_seconds,
+        guard=guard.look if stage == "train" else state.watch,
     )
     tail.close()
     return judge(
@@ -113,22 +129,34 @@ def _run(stage: str, config: RunConfig, settings: Settings, place: Place) -> tup
             oom_kills=(cgroup.oom_kills() or 0) - kills_before,
             memory_limit=cgroup.memory_limit(),
             tail=tail.lines(),
-            steps=_steps(place.runtime),
+            beats={rank: beat.progress for rank, beat in read_beats(place.runtime).items()},
+            hang=guard.hang,
+            killed=frozenset(guard.killed),
         )
     )
+
+
+def _guard(config: RunConfig, settings: Settings, state: State, place: Place) -> Guard:
+    timeout = config.gang.hang_timeout
+    layout = RunLayout(config.run, place.workspace)
+    inquiry = Inquiry(
+        ranks=Ranks(command.local_ranks("train", config, settings)),
+        runtime=place.runtime,
+        report=layout.report,
+        shown_report=layout.relative(layout.report),
+        attempt=settings.attempt,
+        configured=timeout is not None,
+    )
+    patience = Patience(hang_timeout=seconds(timeout) if timeout else None, scale=settings.patience_scale)
+    return Guard(state, inquiry, patience, alone=config.gang.nodes == 1)
 
 
 def _clear(runtime: Path) -> None:
     """A container that starts anew in the same pod must not read what the last one left."""
     runtime.mkdir(parents=True, exist_ok=True)
-    for pattern in ("beat-*", "outcome-*", DEATHS):
+    for pattern in ("beat-*", "outcome-*", "stacks-*", DEATHS):
         for path in runtime.glob(pattern):
             path.unlink(missing_ok=True)
-
-
-def _steps(runtime: Path) -> dict[int, int]:
-    beats = read_beats(runtime)
-    return {rank: beat.step for rank, (beat, _) in beats.items() if beat.step is not None}
 
 
 def _leave(outcome: Outcome, termination_log: Path) -> None:

@@ -17,6 +17,8 @@ class Settings:
     """How long a pod waits for rank 0's pod: scheduling, image pull and DNS of the slowest pod are in it."""
     grace_seconds: float = 25.0
     """From SIGTERM to SIGKILL of the stage: below Kubernetes' default terminationGracePeriodSeconds of 30."""
+    patience_scale: float = 1.0
+    """Factor of the limits of hang detection that are neither configured nor measured: below 1 in tests."""
 
 
 def read_settings(env: Mapping[str, str]) -> Settings:
@@ -27,6 +29,7 @@ def read_settings(env: Mapping[str, str]) -> Settings:
         rendezvous_host=env.get("FALCON_RENDEZVOUS_HOST") or None,
         rendezvous_seconds=_number(env, "FALCON_RENDEZVOUS_SECONDS", Settings.rendezvous_seconds),
         grace_seconds=_number(env, "FALCON_GRACE_SECONDS", Settings.grace_seconds),
+        patience_scale=_number(env, "FALCON_PATIENCE_SCALE", Settings.patience_scale),
     )
 
 

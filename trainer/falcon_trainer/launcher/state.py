@@ -1,37 +1,74 @@
 """What the launcher knows of its stage while it runs: the ranks' beats, and before the first one its own words."""
 
 import math
-import time
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 
-from falcon_trainer.beats import read_beats
+from falcon_trainer.beats import Beat, read_beats
+from falcon_trainer.endings import Ending, read_endings
+from falcon_trainer.launcher.pulse import Pulse, Pulses
 from falcon_trainer.layout import RUNTIME
 from falcon_trainer.progress import PodProgress, Progress, RankProgress
 
+LONGEST = 256
+"""Characters of a message in Progress."""
+
 
 class State:
-    """Shared between the launcher's main thread, which writes, and the server's threads, which read."""
+    """Shared between the launcher's main thread and the server's threads; each may look at any time."""
 
-    def __init__(self, stage: str, run: str, first_rank: int = 0, directory: Path = RUNTIME) -> None:
+    def __init__(self, stage: str, run: str, ranks: range = range(1), directory: Path = RUNTIME) -> None:
+        """`ranks`: those of this pod."""
         self.stage = stage
         self.run = run
-        self._first_rank = first_rank
+        self.remark: str | None = None
+        """What the launcher notices of the ranks: told where they say nothing themselves."""
+        self.endings: dict[int, Ending] = {}
+        """The ranks that have told how they ended, at the last look."""
         self._directory = directory
-        self._own = Progress(stage=stage, phase="start", rank=first_rank)
+        self._own = Progress(stage=stage, phase="start", rank=ranks.start)
+        self._lock = threading.Lock()
+        self._pulses = Pulses(ranks)
+        self._beats: dict[int, Beat] = {}
 
     def say(self, phase: str, message: str | None = None) -> None:
         """What goes on before the ranks speak for themselves."""
-        self._own = Progress(stage=self.stage, phase=phase, rank=self._first_rank, message=message and message[:256])
+        self._own = self._own.model_copy(update={"phase": phase, "message": message and message[:LONGEST]})
+
+    def look(self, states: Mapping[int, str] | None = None) -> list[Pulse]:
+        """The ranks' pulses; `states` of their processes, where somebody has looked at these."""
+        with self._lock:
+            self._beats, self.endings = read_beats(self._directory), read_endings(self._directory)
+            return self._pulses.look(self._beats, self.endings, states)
+
+    def watch(self, _stage: int, _since_stop: float | None) -> None:
+        """Looks, for stages that are never ended for what is seen."""
+        self.look()
+
+    @property
+    def step_seconds(self) -> float | None:
+        """How long a step takes; None before one was seen."""
+        with self._lock:
+            return self._pulses.step_seconds
 
     def snapshot(self) -> PodProgress:
-        """The newest state; safe to call from any thread at any time."""
-        now = time.time()
+        """The newest state."""
+        silent = {pulse.rank: pulse.silent for pulse in self.look()}
         ranks = [
-            RankProgress.model_validate(_finite(beat) | {"since_beat_seconds": round(max(0.0, now - written), 3)})
-            for _, (beat, written) in sorted(read_beats(self._directory).items())
+            RankProgress.model_validate(_finite(beat.progress) | {"since_beat_seconds": round(silent[rank], 3)})
+            for rank, beat in sorted(self._beats.items())
+            if rank in silent
         ]
-        summary = Progress.model_validate(ranks[0].model_dump(exclude={"since_beat_seconds"})) if ranks else self._own
-        return PodProgress(summary=summary, ranks=ranks)
+        return PodProgress(summary=self._summary(ranks), ranks=ranks)
+
+    def _summary(self, ranks: list[RankProgress]) -> Progress:
+        if not ranks:
+            return self._own
+        told = Progress.model_validate(ranks[0].model_dump(exclude={"since_beat_seconds"}))
+        if told.message or not self.remark:
+            return told
+        return told.model_copy(update={"message": self.remark[:LONGEST]})
 
 
 def _finite(beat: Progress) -> dict[str, object]:

@@ -2,13 +2,15 @@
 
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from falcon_trainer.endings import Ending
 from falcon_trainer.faults import speaks_of_lost_peer
+from falcon_trainer.launcher.hang import Hang
 from falcon_trainer.launcher.processes import Ended
 from falcon_trainer.outcome import ExitCode, Outcome
+from falcon_trainer.progress import Progress
 
 TAIL_LINES = 12
 TAIL_CHARACTERS = 2000
@@ -20,16 +22,17 @@ class Kind(IntEnum):
 
     UNDERSTOOD = 0
     NO_MEMORY = 1
-    KILLED = 2
-    STOPPED = 3
-    CRASHED = 4
-    FOLLOWED = 5
-    UNEXPLAINED = 6
+    HUNG = 2
+    KILLED = 3
+    STOPPED = 4
+    CRASHED = 5
+    FOLLOWED = 6
+    UNEXPLAINED = 7
 
 
 TOLD = {"Stopped": Kind.STOPPED, "InternalError": Kind.CRASHED, "RankLost": Kind.FOLLOWED}
 """Reasons that explain little: any other that a rank gives is understood."""
-CODES = {Kind.STOPPED: ExitCode.STOPPED, Kind.FOLLOWED: ExitCode.TRY_AGAIN}
+CODES = {Kind.STOPPED: ExitCode.STOPPED, Kind.FOLLOWED: ExitCode.TRY_AGAIN, Kind.HUNG: ExitCode.TRY_AGAIN}
 """Exit codes of what is concluded; any other kind is INTERNAL."""
 
 
@@ -47,8 +50,12 @@ class Evidence:
     """Kills for want of memory in this pod's cgroup since the stage began."""
     memory_limit: int | None = None
     tail: Sequence[str] = ()
-    steps: Mapping[int, int] = field(default_factory=dict)
-    """The last step in each rank's beat."""
+    beats: Mapping[int, Progress] = field(default_factory=dict)
+    """The last one of each rank."""
+    hang: Hang | None = None
+    """Why the launcher ended the gang as hung."""
+    killed: frozenset[int] = frozenset()
+    """Ranks that the launcher killed because another one had failed: their deaths are no causes."""
 
 
 @dataclass(frozen=True, order=True)
@@ -87,8 +94,10 @@ def _candidates(evidence: Evidence) -> Iterator[_Candidate]:
             yield _told(ending)
     for rank in evidence.local_ranks:
         code = evidence.deaths.get(rank, 0) if evidence.stage == "train" else evidence.ended.returncode
-        if code != 0 and rank not in evidence.endings:
+        if code != 0 and rank not in evidence.endings and rank not in evidence.killed:
             yield _died(evidence, rank, code)
+    if evidence.hang is not None:
+        yield _hung(evidence, evidence.hang)
     if evidence.ended.stop_requested:
         yield _stopped(evidence)
     yield _unexplained(evidence)
@@ -110,7 +119,7 @@ def _died(evidence: Evidence, rank: int, code: int) -> _Candidate:
     if code == -signal.SIGABRT and speaks_of_lost_peer("\n".join(evidence.tail)):
         # NCCL's watchdog and gloo's threads abort the process instead of raising an exception.
         return _of(evidence, Kind.FOLLOWED, "RankLost", _with_tail(f"{who} lost another rank", evidence), rank)
-    if code < 0 and not _by_stop(evidence, code):
+    if code < 0 and not _by_us(evidence, code):
         return _of(
             evidence, Kind.KILLED, "Killed", _with_tail(f"{who} was killed by {_signal_name(-code)}", evidence), rank
         )
@@ -118,24 +127,49 @@ def _died(evidence: Evidence, rank: int, code: int) -> _Candidate:
     return _of(evidence, Kind.CRASHED, "InternalError", said, rank)
 
 
-def _by_stop(evidence: Evidence, code: int) -> bool:
-    """Whether a death by signal is our own doing: SIGTERM passed on, SIGKILL after the grace period."""
+def _by_us(evidence: Evidence, code: int) -> bool:
+    """Whether a death by signal is our own doing: SIGTERM passed on, SIGKILL where there was no more to wait for."""
     ended = evidence.ended
-    return ended.stop_requested and (code == -signal.SIGTERM or (code == -signal.SIGKILL and ended.overran))
+    if code == -signal.SIGKILL:
+        return ended.cut is not None
+    return ended.stop_requested and code == -signal.SIGTERM
 
 
 def _stopped(evidence: Evidence) -> _Candidate:
-    how = "did not end within its grace period and was killed" if evidence.ended.overran else "was stopped on request"
-    return _of(evidence, Kind.STOPPED, "Stopped", f"{evidence.stage} {how}", None)
+    said = f"{evidence.stage} {evidence.ended.cut or 'was stopped on request'}"
+    if evidence.stage == "train":
+        said += f"; {_saved(evidence)}"
+    return _of(evidence, Kind.STOPPED, "Stopped", said, None)
+
+
+def _saved(evidence: Evidence) -> str:
+    """Whether the next attempt has to repeat steps."""
+    steps = [beat.step for beat in evidence.beats.values() if beat.step is not None]
+    saves = [beat.last_checkpoint_step for beat in evidence.beats.values() if beat.last_checkpoint_step is not None]
+    if not steps:
+        return "training had not begun"
+    if not saves:
+        return f"step {max(steps)} is lost: nothing was saved yet" if max(steps) else "no step was done yet"
+    if max(saves) >= max(steps):
+        return f"the last step, {max(steps)}, is saved"
+    return f"step {max(steps)} is not saved: the newest checkpoint is of step {max(saves)}"
+
+
+def _hung(evidence: Evidence, hang: Hang) -> _Candidate:
+    message = hang.message
+    if evidence.oom_kills > 0:
+        message += ". Meanwhile a process of this pod was killed for want of memory: a rank may wait for it"
+    candidate = _of(evidence, Kind.HUNG, "Hung", message, hang.rank)
+    return replace(candidate, outcome=candidate.outcome.model_copy(update={"step": hang.step}))
 
 
 def _unexplained(evidence: Evidence) -> _Candidate:
     """What the stage's main process (torchrun, for train) died of, when that is all there is."""
     code = evidence.ended.returncode
     who = f"the {evidence.stage} process"
-    if code == -signal.SIGKILL and evidence.oom_kills > 0:
-        return _of(evidence, Kind.NO_MEMORY, "OutOfMemory", _memory_sentence(evidence, who), None)
-    if code < 0 and not _by_stop(evidence, code):
+    if code < 0 and not _by_us(evidence, code):
+        if code == -signal.SIGKILL and evidence.oom_kills > 0:
+            return _of(evidence, Kind.NO_MEMORY, "OutOfMemory", _memory_sentence(evidence, who), None)
         return _of(
             evidence, Kind.KILLED, "Killed", _with_tail(f"{who} was killed by {_signal_name(-code)}", evidence), None
         )
@@ -144,7 +178,8 @@ def _unexplained(evidence: Evidence) -> _Candidate:
 
 
 def _of(evidence: Evidence, kind: Kind, reason: str, message: str, rank: int | None) -> _Candidate:
-    step = max(evidence.steps.values(), default=None) if rank is None else evidence.steps.get(rank)
+    steps = {number: beat.step for number, beat in evidence.beats.items() if beat.step is not None}
+    step = max(steps.values(), default=None) if rank is None else steps.get(rank)
     outcome = Outcome(reason=reason, message=message, retryable=True, step=step, rank=rank)
     # What is concluded has no time of its own: within a kind, ranks that spoke come first, then ranks in order.
     order = len(evidence.local_ranks) + min(evidence.local_ranks) if rank is None else rank

@@ -1,0 +1,60 @@
+"""When ranks that should leave need not be waited for any longer. Pure.
+
+After SIGTERM all ranks agree at the end of a step, save, and leave. Where the peers are gone no step ends any more, and
+NCCL takes minutes to notice: the measured step time tells sooner. After one rank's failure the others can do nothing
+but leave.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from falcon_trainer.endings import Ending
+from falcon_trainer.launcher.hang import BEFORE_TRAINING, SAVE, TRAIN, Patience
+from falcon_trainer.launcher.pulse import GONE, Pulse
+from falcon_trainer.outcome import ExitCode
+
+QUIET_FLOOR = 10.0
+QUIET_MULTIPLE = 3
+"""Steps that did not end although there was time for them."""
+NOTHING_TO_SAVE = 10.0
+"""For ranks that have not finished a step since they started: the checkpoint they came from is the newest."""
+FAREWELL = 15.0
+"""For the peers of a rank that failed, to say what they saw. torchrun would wait 30 s for ranks that are stuck in a
+collective, and then kill them as if each had failed by itself."""
+EXIT = 60.0
+"""For processes whose ranks have all told how they ended: destructors and torchrun's barrier can hang."""
+
+
+def beyond_saving(
+    pulses: Sequence[Pulse], patience: Patience, step_seconds: float | None, since_stop: float
+) -> str | None:
+    """Why nothing more can be saved `since_stop` seconds after SIGTERM; None while it may be. Saves and evaluations
+    have all of the grace period.
+    """
+    working = [pulse for pulse in pulses if not pulse.ended]
+    if not working or any(pulse.phase not in BEFORE_TRAINING | {TRAIN} for pulse in working):
+        return None
+    if step_seconds is None:
+        if since_stop <= patience.scaled(NOTHING_TO_SAVE):
+            return None
+        return f"was killed {since_stop:.0f} s after SIGTERM: no step has ended since it started"
+    seconds = min(since_stop, *(pulse.still for pulse in working))
+    if seconds <= max(patience.scaled(QUIET_FLOOR), QUIET_MULTIPLE * step_seconds):
+        return None
+    return (
+        f"was killed because no step has ended for {seconds:.0f} s after SIGTERM, though steps take "
+        f"{step_seconds:.1f} s: the rest of the gang is gone or hangs"
+    )
+
+
+def failed(pulses: Sequence[Pulse], endings: Mapping[int, Ending]) -> bool:
+    """Whether a rank will not come back: it has told a failure, or its process is gone and it told nothing. One that
+    was stopped on request is no failure: the others may still be saving.
+    """
+    told = any(ending.code not in {ExitCode.OK, ExitCode.STOPPED} for ending in endings.values())
+    return told or any(pulse.state == GONE and not pulse.ended for pulse in pulses)
+
+
+def stayed(pulses: Sequence[Pulse]) -> set[int]:
+    """Ranks whose processes are still there, but not those that write a last checkpoint."""
+    there = [pulse for pulse in pulses if pulse.state not in {"", GONE}]
+    return {pulse.rank for pulse in there if pulse.ended or pulse.phase != SAVE}
