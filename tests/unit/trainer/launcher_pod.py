@@ -27,7 +27,8 @@ from falcon_trainer.launcher.run import Place, launch
 folder = Path(sys.argv[2])
 sys.exit(launch(sys.argv[1], Place(
     config=folder / "run.json", runtime=folder / "runtime", termination_log=Path(os.environ["TERMINATION_LOG"]),
-    workspace=folder / "workspace", progress_port=int(sys.argv[3]), rendezvous_port=int(sys.argv[4]), module="workload")))
+    workspace=folder / "workspace", progress_port=int(sys.argv[3]), rendezvous_port=int(sys.argv[4]),
+    module="workload", agent=sys.argv[5])))
 """
 
 CONFIG = {
@@ -65,11 +66,20 @@ def eventually(ask: Callable[[], T | None], what: str, seconds: float = 20.0) ->
 class Pod:
     """One launcher and what it leaves behind."""
 
-    def __init__(self, folder: Path, workload: str, *, config: Any = None, rendezvous_port: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        workload: str,
+        *,
+        config: Any = None,
+        rendezvous_port: int = 0,
+        agent: str = "falcon_trainer.launcher.agent",
+    ) -> None:
         self.folder = folder
         self.runtime = folder / "runtime"
         self.termination_log = folder / "termination-log"
         self.port = free_port()
+        self.agent = agent
         self.rendezvous_port = rendezvous_port or free_port()
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "run.json").write_text(config if isinstance(config, str) else json.dumps(CONFIG | (config or {})))
@@ -85,8 +95,9 @@ class Pod:
         enter = ["sh", "-c", f'echo $$ > "{cgroup}/cgroup.procs" && exec "$0" "$@"'] if cgroup else []
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FALCON_")}
         path = os.pathsep.join([str(self.folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+        place = (str(self.folder), str(self.port), str(self.rendezvous_port), self.agent)
         self.process = subprocess.Popen(
-            [*enter, sys.executable, "-c", DRIVER, stage, str(self.folder), str(self.port), str(self.rendezvous_port)],
+            [*enter, sys.executable, "-c", DRIVER, stage, *place],
             env=inherited | {"PYTHONPATH": path, "TERMINATION_LOG": str(self.termination_log)} | dict(env or {}),
             stdout=subprocess.PIPE,
             stderr=(self.folder / "log").open("w"),

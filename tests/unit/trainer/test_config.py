@@ -75,6 +75,17 @@ def test_world_size(gang: Gang, processes: int, world: int) -> None:
     assert (gang.processes, gang.world_size) == (processes, world)
 
 
+@pytest.mark.parametrize("timeout", ["10s", "5m", "1h30m"])
+def test_a_hang_time_out_is_a_duration(timeout: str) -> None:
+    assert Gang(hang_timeout=timeout).hang_timeout == timeout
+
+
+@pytest.mark.parametrize("timeout", ["0s", "9s", "10", "soon"])
+def test_a_hang_time_out_that_would_end_every_run_is_refused(timeout: str) -> None:
+    with pytest.raises(ValidationError, match=r"at least 10s|String should match"):
+        Gang(hang_timeout=timeout)
+
+
 def test_the_scale_of_the_update_follows_the_variant() -> None:
     assert Lora(rank=16, alpha=32).scale == 2.0
     assert Lora(rank=16, alpha=32, variant="rslora").scale == 8.0
@@ -82,5 +93,5 @@ def test_the_scale_of_the_update_follows_the_variant() -> None:
 
 def test_every_value_that_is_named_but_not_obeyed_is_refused_by_the_schema_with_a_sentence() -> None:
     schema = json.dumps(RunConfig.model_json_schema())
-    for what in ("training.checkpoint.everyMinutes", "gang.hangTimeout", "serve.args", "model.preset"):
+    for what in ("training.checkpoint.everyMinutes", "serve.args", "model.preset"):
         assert f"{what} is not supported by this release" in schema

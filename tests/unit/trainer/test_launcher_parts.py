@@ -86,6 +86,13 @@ def test_settings_come_from_the_pods_environment() -> None:
         read_settings({"FALCON_ATTEMPT": "many"})
 
 
+def test_limits_of_hang_detection_can_be_replaced_one_by_one() -> None:
+    assert read_settings({"FALCON_PATIENCE": "load=7200, save=90.5,"}).patience == {"load": 7200.0, "save": 90.5}
+    for wrong in ("load", "load=", "load=2h", "load=-1"):
+        with pytest.raises(StageError, match="FALCON_PATIENCE, load"):
+            read_settings({"FALCON_PATIENCE": wrong})
+
+
 CGROUPS: dict[str, tuple[str, dict[str, str], tuple[int | None, int | None]]] = {
     "version 2, as a container sees it": (
         "0::/\n",

@@ -51,6 +51,40 @@ def test_a_rank_whose_peer_left_says_rank_lost_and_the_understood_error_is_the_p
         assert not other.exists() or json.loads(other.read_text())["outcome"]["reason"] == "RankLost", p.log()
 
 
+LOOP = """if RANK == 1:
+        beat.update("train", step=7)
+        while True: pass"""
+BEATING = RANK_PROGRAM.replace(
+    "def work():",
+    """from falcon_trainer.beats import Beats
+from falcon_trainer.stacks import offer_stacks
+offer_stacks(RANK, RUNTIME)
+beat = Beats("train", RANK, RUNTIME)
+
+def work():""",
+).replace("FAULT", 'beat.update("train", step=7)\n    ' + LOOP)
+
+
+def test_of_a_gang_that_hangs_the_rank_that_does_not_wait_for_the_others_is_named(tmp_path: Path) -> None:
+    with pod(tmp_path, BEATING, config=TWO_RANKS) as p:
+        assert p.start("train", env={"FALCON_PATIENCE": "first-step=1"}).wait() == 75
+        outcome = p.outcome()
+        assert (outcome.reason, outcome.rank, outcome.step) == ("Hung", 1, 7), p.log()
+        assert "Rank 1 does not wait for the others: it is in work (workload.py:" in outcome.message
+        assert "Rank 0 is in all_reduce (distributed_c10d.py:" in outcome.message
+
+
+def test_ranks_that_torchrun_itself_killed_are_not_among_the_deaths() -> None:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
+    from falcon_trainer.launcher.agent import own_deaths
+
+    failures = {rank: ProcessFailure(rank, 100 + rank, code, "") for rank, code in enumerate((70, -9, -9, -15))}
+    for rank, after in enumerate((0, 1, 30, 30)):
+        failures[rank].timestamp = failures[0].timestamp + after
+    assert own_deaths(failures) == {0: 70, 1: -9, 3: -15}
+
+
 def test_two_pods_meet_and_only_rank_0s_tells_the_result(tmp_path: Path) -> None:
     config = {"gang": {"gpusPerNode": 0, "nodes": 2}}
     port = free_port()

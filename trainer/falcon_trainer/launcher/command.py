@@ -10,10 +10,17 @@ from falcon_trainer.outcome import ExitCode, StageError
 
 LOOPBACK = "127.0.0.1"
 RANK_MODULE = "falcon_trainer.cli"
+AGENT_MODULE = "falcon_trainer.launcher.agent"
 
 
 def stage_command(
-    stage: str, config: RunConfig, settings: Settings, *, module: str = RANK_MODULE, port: int = RENDEZVOUS_PORT
+    stage: str,
+    config: RunConfig,
+    settings: Settings,
+    *,
+    module: str = RANK_MODULE,
+    agent: str = AGENT_MODULE,
+    port: int = RENDEZVOUS_PORT,
 ) -> list[str]:
     """The command line of `stage`; for train, torchrun with this pod's ranks.
 
@@ -22,7 +29,7 @@ def stage_command(
     if stage != "train":
         return [sys.executable, "-m", module, stage]
     return [
-        *(sys.executable, "-m", "falcon_trainer.launcher.agent"),
+        *(sys.executable, "-m", agent),
         *("--nnodes", str(config.gang.nodes), "--node-rank", str(settings.node_rank)),
         *("--nproc-per-node", str(config.gang.processes)),
         *("--master-addr", rendezvous_address(config, settings), "--master-port", str(port)),

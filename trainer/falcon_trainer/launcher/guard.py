@@ -9,10 +9,6 @@ from falcon_trainer.launcher.inquiry import Finding, Inquiry
 from falcon_trainer.launcher.pulse import Pulse, WatchedClock
 from falcon_trainer.launcher.state import State
 
-DEFERENCE = 15.0
-"""For a pod in which no rank stands out: the pod of the rank that hangs ends first and names it, and then this one has
-lost a peer."""
-
 
 class Guard:
     """Looks at the ranks about every second; afterwards it tells what it has done."""
@@ -46,7 +42,7 @@ class Guard:
         if not stopping.failed(pulses, self._state.endings):
             return
         self._failed_at = now if self._failed_at is None else self._failed_at
-        if now - self._failed_at <= self._patience.scaled(stopping.FAREWELL):
+        if now - self._failed_at <= self._patience.limit("farewell"):
             return
         for rank in stopping.stayed(pulses) - self.killed:
             print(f"rank {rank} does not leave although another rank failed: it is killed", file=sys.stderr)
@@ -58,7 +54,7 @@ class Guard:
         if not all(pulse.ended for pulse in pulses):
             return None
         self._ended_at = now if self._ended_at is None else self._ended_at
-        if now - self._ended_at <= self._patience.scaled(stopping.EXIT):
+        if now - self._ended_at <= self._patience.limit("exit"):
             return None
         return f"was killed because it had not left {now - self._ended_at:.0f} s after all its ranks had ended"
 
@@ -71,7 +67,7 @@ class Guard:
             self._finding, self._found_at = self._inquiry.find(found, pulses, agent), now
             print(f"hung: {self._finding.message}", file=sys.stderr)
         named = self._finding.named
-        deference = 0.0 if named or self._alone else self._patience.scaled(DEFERENCE)
+        deference = 0.0 if named or self._alone else self._patience.limit("deference")
         if now - self._found_at < deference:
             return None
         self.hang = Hang(message=self._finding.message, rank=named[0].rank if named else None, step=found.step)

@@ -4,57 +4,67 @@ A training step is awaited for `gang.hangTimeout`, by default a multiple of the 
 has a limit of its own, since its length has nothing to do with a step's.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from falcon_trainer.launcher.pulse import Pulse
 
 TRAIN = "train"
 SAVE = "save"
+BEFORE_TRAINING = frozenset({"start", "load", "data"})
 STEP_MULTIPLE = 10
 """Of the median step: evaluation and saves have phases of their own, so steps are alike, but volumes and networks have
 bad minutes."""
-STEP_FLOOR = 300.0
-FIRST_STEP = 1800.0
-"""The first step compiles, allocates and connects; no time was measured before it."""
-PHASES = {
+SLOW_MULTIPLE = 3
+SLOW_FLOOR = 10.0
+
+LIMITS: Mapping[str, float] = {
+    # Without movement, in each phase.
     "start": 1800.0,  # imports, torchrun's rendezvous, NCCL's, and reading the last checkpoint
     "load": 3600.0,  # 360 GB of weights at 100 MB/s
     "data": 3600.0,
+    "first-step": 1800.0,  # it compiles, allocates and connects, and no time was measured before it
+    "step": 300.0,  # at least, however short steps are
     "evaluate": 1800.0,  # between two micro-batches, each of which beats
     "samples": 1800.0,
     SAVE: 1800.0,
+    "other": 3600.0,  # a phase that this launcher does not know: the trainer may be newer
+    # In a pod in which no rank stands out: that of the rank that hangs ends first and names it, and then this one has
+    # lost a peer.
+    "deference": 15.0,
+    # See stopping.py.
+    "quiet": 10.0,
+    "nothing-to-save": 10.0,
+    "farewell": 15.0,
+    "exit": 60.0,
 }
-BEFORE_TRAINING = frozenset({"start", "load", "data"})
-OTHER = 3600.0
-"""A phase that this launcher does not know: the trainer's image may be newer."""
-SLOW_FLOOR = 10.0
-SLOW_MULTIPLE = 3
+"""Seconds. FALCON_PATIENCE in the pod's environment replaces single ones: `load=7200,save=3600`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Patience:
-    """How long a rank may stand still."""
+    """How long is waited for what."""
 
     hang_timeout: float | None = None
     """`gang.hangTimeout` in seconds."""
-    scale: float = 1.0
-    """Factor of all that is neither configured nor measured."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """Those that replace the ones in LIMITS."""
 
-    def scaled(self, seconds: float) -> float:
-        return seconds * self.scale
+    def limit(self, name: str) -> float:
+        """Seconds; a name that is unknown is a phase."""
+        return self.limits.get(name, LIMITS.get(name, LIMITS["other"]))
 
     def of(self, phase: str, step_seconds: float | None) -> float:
         """Seconds for one phase. The configured time-out replaces a step's limit and lengthens the others: who awaits
         a step for an hour has a volume or a network that is as slow everywhere.
         """
         if phase != TRAIN:
-            return max(self.scaled(PHASES.get(phase, OTHER)), self.hang_timeout or 0.0)
+            return max(self.limit(phase), self.hang_timeout or 0.0)
         if self.hang_timeout is not None:
             return self.hang_timeout
         if step_seconds is None:
-            return self.scaled(FIRST_STEP)
-        return max(self.scaled(STEP_FLOOR), STEP_MULTIPLE * step_seconds)
+            return self.limit("first-step")
+        return max(self.limit("step"), STEP_MULTIPLE * step_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)

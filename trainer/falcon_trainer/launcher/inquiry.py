@@ -69,8 +69,14 @@ class Inquiry:
         )
         return (
             f"rank {pulse.rank}, {where(pulse)}, silent for {pulse.silent:.0f} s, at {datetime.now(UTC):%FT%TZ}\n"
-            f"{process}\n{text or 'It did not answer the request for its stacks.'}\n"
+            f"{process}\n{text or _silence(pulse)}\n"
         )
+
+
+def _silence(pulse: Pulse) -> str:
+    if pulse.state == STOPPED:
+        return "A process that is stopped cannot tell its stacks."
+    return "It did not tell its stacks: it had not come so far, had gone, or is stuck in the kernel."
 
 
 def _lasting(pulse: Pulse, later: str) -> Pulse:

@@ -55,6 +55,8 @@ class Place:
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     module: str = command.RANK_MODULE
     """What each process of the stage runs."""
+    agent: str = command.AGENT_MODULE
+    """What starts the ranks of a gang."""
 
 
 def command_line(argv: Sequence[str]) -> int:
@@ -112,7 +114,9 @@ def _run(stage: str, config: RunConfig, settings: Settings, state: State, place:
     inherited = command.without_empty(place.env) | told
     guard = _guard(config, settings, state, place)
     ended = processes.supervise(
-        command.stage_command(stage, config, settings, module=place.module, port=place.rendezvous_port),
+        command.stage_command(
+            stage, config, settings, module=place.module, agent=place.agent, port=place.rendezvous_port
+        ),
         command.stage_environment(stage, config, settings, inherited, cgroup.cpus()),
         stderr=tail.write_end,
         grace_seconds=settings.grace_seconds,
@@ -147,7 +151,7 @@ def _guard(config: RunConfig, settings: Settings, state: State, place: Place) ->
         attempt=settings.attempt,
         configured=timeout is not None,
     )
-    patience = Patience(hang_timeout=seconds(timeout) if timeout else None, scale=settings.patience_scale)
+    patience = Patience(hang_timeout=seconds(timeout) if timeout else None, limits=settings.patience)
     return Guard(state, inquiry, patience, alone=config.gang.nodes == 1)
 
 

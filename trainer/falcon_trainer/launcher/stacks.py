@@ -93,5 +93,7 @@ def _within(seconds: float, act: Callable[[], object]) -> bool:
             act()
             done.set()
 
-    threading.Thread(target=run, name="stacks", daemon=True).start()
-    return done.wait(seconds)
+    thread = threading.Thread(target=run, name="stacks", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return done.is_set()

@@ -1,8 +1,12 @@
 """When ranks that should leave need not be waited for any longer. Pure.
 
 After SIGTERM all ranks agree at the end of a step, save, and leave. Where the peers are gone no step ends any more, and
-NCCL takes minutes to notice: the measured step time tells sooner. After one rank's failure the others can do nothing
-but leave.
+NCCL takes minutes to notice: the measured step time tells sooner (`quiet`, at least). Ranks that have not finished a
+step since they started have `nothing-to-save`: the checkpoint that they came from is the newest.
+
+After one rank's failure the others can only say what they saw, and leave: `farewell` is less than the 30 s after which
+torchrun would kill those that are stuck in a collective, as if each had failed by itself. And when all ranks have told
+how they ended, destructors and torchrun's barrier may still hang: `exit`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,16 +16,8 @@ from falcon_trainer.launcher.hang import BEFORE_TRAINING, SAVE, TRAIN, Patience
 from falcon_trainer.launcher.pulse import GONE, Pulse
 from falcon_trainer.outcome import ExitCode
 
-QUIET_FLOOR = 10.0
 QUIET_MULTIPLE = 3
 """Steps that did not end although there was time for them."""
-NOTHING_TO_SAVE = 10.0
-"""For ranks that have not finished a step since they started: the checkpoint they came from is the newest."""
-FAREWELL = 15.0
-"""For the peers of a rank that failed, to say what they saw. torchrun would wait 30 s for ranks that are stuck in a
-collective, and then kill them as if each had failed by itself."""
-EXIT = 60.0
-"""For processes whose ranks have all told how they ended: destructors and torchrun's barrier can hang."""
 
 
 def beyond_saving(
@@ -34,11 +30,11 @@ def beyond_saving(
     if not working or any(pulse.phase not in BEFORE_TRAINING | {TRAIN} for pulse in working):
         return None
     if step_seconds is None:
-        if since_stop <= patience.scaled(NOTHING_TO_SAVE):
+        if since_stop <= patience.limit("nothing-to-save"):
             return None
         return f"was killed {since_stop:.0f} s after SIGTERM: no step has ended since it started"
     seconds = min(since_stop, *(pulse.still for pulse in working))
-    if seconds <= max(patience.scaled(QUIET_FLOOR), QUIET_MULTIPLE * step_seconds):
+    if seconds <= max(patience.limit("quiet"), QUIET_MULTIPLE * step_seconds):
         return None
     return (
         f"was killed because no step has ended for {seconds:.0f} s after SIGTERM, though steps take "
