@@ -75,6 +75,11 @@ REFUSED: dict[str, Case] = {
         "spec.podTemplate.all.env",
         "not both",
     ),
+    "a hang time-out that would end every run": (
+        {"gang": {"hangTimeout": "0s"}},
+        "spec.gang.hangTimeout",
+        "must be at least 10s",
+    ),
     "early stopping without validation records": (
         {"training": {"earlyStopping": {"patience": 2}}},
         "spec.training.earlyStopping",
@@ -116,7 +121,6 @@ NOT_YET: dict[str, Case] = {
     ),
     "nvme": ({"training": {"deepspeed": {"offloadOptimizer": "nvme"}}}, "offloadOptimizer", "supports only none, cpu"),
     "minutes": ({"training": {"checkpoint": {"everyMinutes": 5}}}, "spec.training.checkpoint.everyMinutes", ""),
-    "a hang time-out": ({"gang": {"hangTimeout": "10m"}}, "spec.gang.hangTimeout", "gang.hangTimeout"),
     "vLLM": ({"serve": {"engine": "vllm"}}, "spec.serve.engine", "supports only auto, transformers"),
     "server arguments": ({"serve": {"args": ["--x"]}}, "spec.serve.args", "serve.args"),
     "an alias": ({"serve": {"alias": "bot"}}, "spec.serve.alias", "serve.alias"),
