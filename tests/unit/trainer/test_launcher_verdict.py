@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from falcon_trainer.endings import Ending
+from falcon_trainer.launcher.hang import Hang
 from falcon_trainer.launcher.processes import Ended
 from falcon_trainer.launcher.verdict import Evidence, judge
 from falcon_trainer.outcome import ExitCode, Outcome
@@ -15,6 +16,8 @@ KILL, TERM, ABORT = -signal.SIGKILL, -signal.SIGTERM, -signal.SIGABRT
 FAILED = Ended(returncode=1, stop_requested=False)
 STOPPED = Ended(returncode=1, stop_requested=True)
 OVERRAN = Ended(returncode=KILL, stop_requested=True, cut="did not end within its grace period of 3 s and was killed")
+CUT = Ended(returncode=KILL, stop_requested=False, cut="was ended as hung")
+HANG = Hang(message="Rank 1 is stopped", rank=1, step=4)
 NCCL = "[rank3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE)"
 
 
@@ -40,6 +43,8 @@ class Case:
     deaths: dict[int, int] = field(default_factory=dict)
     oom_kills: int = 0
     tail: tuple[str, ...] = ()
+    hang: Hang | None = None
+    killed: frozenset[int] = frozenset()
     expected: tuple[int, str, int | None]
     """Exit code, reason, rank."""
 
@@ -101,6 +106,25 @@ CASES = {
         endings=(done(0),), ended=STOPPED, expected=(143, "Stopped", None)
     ),
     "a stop that overran its grace period": Case(ended=OVERRAN, expected=(143, "Stopped", None)),
+    "a hang, ended by the launcher": Case(ended=CUT, hang=HANG, expected=(75, "Hung", 1)),
+    "a hang beats the rank that lost the one that hangs": Case(
+        ended=CUT, hang=HANG, endings=(told(0, 75, "RankLost"),), expected=(75, "Hung", 1)
+    ),
+    "an error that a rank told explains the hang of the others": Case(
+        ended=CUT, hang=HANG, endings=(told(0, 73, "DiskFull"),), expected=(73, "DiskFull", 0)
+    ),
+    "a hang in which a helper of a rank was killed for memory is still a hang": Case(
+        ended=CUT, hang=HANG, oom_kills=1, expected=(75, "Hung", 1)
+    ),
+    "a rank that the launcher killed because another one had failed is not the cause": Case(
+        deaths={0: KILL, 1: 70},
+        endings=(told(1, 70, "InternalError"),),
+        killed=frozenset({0}),
+        expected=(70, "InternalError", 1),
+    ),
+    "ranks that ended well and would not leave": Case(
+        ended=CUT, endings=(done(0), done(1)), expected=(0, "Completed", 0)
+    ),
     "torchrun itself killed for memory": Case(
         ended=Ended(KILL, False), oom_kills=1, expected=(70, "OutOfMemory", None)
     ),
@@ -137,6 +161,8 @@ def _evidence(case: Case) -> Evidence:
         deaths=case.deaths,
         oom_kills=case.oom_kills,
         tail=case.tail,
+        hang=case.hang,
+        killed=case.killed,
     )
 
 
@@ -146,6 +172,32 @@ def test_what_is_concluded_tells_the_last_step_the_last_words_and_can_be_tried_a
     assert code == ExitCode.INTERNAL
     assert outcome.message == "rank 1 was killed by SIGBUS; its last lines were:\nfirst\nlast"
     assert (outcome.step, outcome.retryable) == (12, True)
+
+
+SAVED: dict[str, tuple[dict[int, Progress], str]] = {
+    "the last step": ({0: at(12, 12), 1: at(12, 12)}, "the last step, 12, is saved"),
+    "an earlier one": ({0: at(12, 10), 1: at(12, 10)}, "step 12 is not saved: the newest checkpoint is of step 10"),
+    "nothing": ({0: at(3)}, "step 3 is lost: nothing was saved yet"),
+    "nothing was done": ({0: at(0)}, "no step was done yet"),
+    "the ranks still loaded": ({0: at(None)}, "training had not begun"),
+    "the ranks had not spoken": ({}, "training had not begun"),
+}
+
+
+@pytest.mark.parametrize(("beats", "expected"), SAVED.values(), ids=SAVED)
+@pytest.mark.parametrize("ended", [STOPPED, OVERRAN], ids=["on request", "killed"])
+def test_a_stop_tells_whether_steps_are_lost(ended: Ended, beats: dict[int, Progress], expected: str) -> None:
+    _, outcome = judge(Evidence(stage="train", local_ranks=range(2), ended=ended, beats=beats))
+    assert outcome.message == f"train {ended.cut or 'was stopped on request'}; {expected}"
+
+
+def test_a_hang_tells_its_step_and_of_memory_that_ran_out_meanwhile() -> None:
+    case = Case(ended=CUT, hang=HANG, oom_kills=1, expected=(75, "Hung", 1))
+    _, outcome = judge(Evidence(**{**vars(_evidence(case)), "beats": {0: at(5), 1: at(5)}}))
+    assert (outcome.step, outcome.retryable) == (4, True)
+    assert outcome.message.startswith(
+        "Rank 1 is stopped. Meanwhile a process of this pod was killed for want of memory"
+    )
 
 
 @pytest.mark.parametrize("stage", ["prepare", "train", "merge", "serve"])
