@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from falcon_trainer.beats import Beats
 from falcon_trainer.config import RunConfig
 from falcon_trainer.launcher.cgroup import Cgroup
 from falcon_trainer.launcher.command import local_ranks, stage_command, stage_environment, without_empty
@@ -167,6 +168,16 @@ def test_metrics_hold_a_gauge_for_each_number_that_a_rank_told() -> None:
         'falcon_since_beat_seconds{run="od\\"d",stage="train",rank="3"} 9.0',
     ]
     assert sum(line.startswith("# TYPE") for line in lines) == 3
+
+
+def test_what_the_launcher_notices_is_told_where_the_rank_itself_says_nothing(tmp_path: Path) -> None:
+    state, beats = State("train", "tiny", range(2), tmp_path), Beats("train", 0, tmp_path)
+    state.remark = "rank 1 is behind" + "!" * 300
+    beats.update("train", step=3)
+    assert (state.snapshot().summary.message or "").startswith("rank 1 is behind!!")
+    assert state.snapshot().ranks[0].message is None
+    beats.update("train", step=4, message="the rank's own words")
+    assert state.snapshot().summary.message == "the rank's own words"
 
 
 def test_a_pod_waits_until_rank_0_answers(tmp_path: Path) -> None:

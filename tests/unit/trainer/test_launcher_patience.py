@@ -241,6 +241,9 @@ STOPS = {
     "steps end": Stop(pulses=(train(still=1), train(1, still=1)), since=60),
     "a step has had less than three times its time": Stop(pulses=(train(still=50),), since=50, step_seconds=20.0),
     "no step ends any more": Stop(pulses=(train(still=30), train(1, still=12)), since=11, expected="steps take 2.0 s"),
+    "a stopped rank is named": Stop(
+        pulses=(train(still=12), train(1, still=12, stopped=12)), since=12, expected="rank 1 is stopped (SIGSTOP)"
+    ),
     "what stood still before the stop does not count": Stop(pulses=(train(still=100),), since=9),
     "long steps are given their time": Stop(pulses=(train(still=70),), since=61, step_seconds=20.0, expected="61 s"),
     "loading has nothing to save": Stop(pulses=(phase("load", 1),), since=11, step_seconds=None, expected="no step"),

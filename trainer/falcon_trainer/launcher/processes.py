@@ -18,7 +18,7 @@ STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT})
 TICK = 1.0
 KILL_PATIENCE = 10.0
 """Seconds until processes that do not die of SIGKILL (stuck in a device or on NFS) are left to the kernel."""
-KILL_PATIENCE_AT_STOP = 3.0
+KILL_PATIENCE_AT_STOP = 2.0
 """The same when the kubelet counts: the outcome must be written before it kills the launcher too."""
 
 Guard = Callable[[int, float | None], str | None]

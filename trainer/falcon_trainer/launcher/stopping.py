@@ -36,9 +36,10 @@ def beyond_saving(
     seconds = min(since_stop, *(pulse.still for pulse in working))
     if seconds <= max(patience.limit("quiet"), QUIET_MULTIPLE * step_seconds):
         return None
+    stopped = [f"rank {pulse.rank} is stopped (SIGSTOP)" for pulse in working if pulse.stopped is not None]
     return (
         f"was killed because no step has ended for {seconds:.0f} s after SIGTERM, though steps take "
-        f"{step_seconds:.1f} s: the rest of the gang is gone or hangs"
+        f"{step_seconds:.1f} s: {', '.join(stopped) or 'the rest of the gang is gone or hangs'}"
     )
 
 
