@@ -38,6 +38,20 @@ def test_the_main_thread_is_the_last_one_and_tells_where_it_waits_and_from_where
     assert str(parse("")) == "outside Python"
 
 
+@pytest.mark.parametrize(
+    ("innermost", "waits"),
+    {
+        "ZeRO-3 waits for a parameter": ("/deepspeed/runtime/zero/partition_parameters.py", True),
+        "torch's own collective": ("/torch/distributed/distributed_c10d.py", True),
+        "the forward pass": ("/torch/nn/modules/linear.py", False),
+        "the data": ("/torch/utils/data/dataloader.py", False),
+    }.values(),
+)
+def test_a_rank_waits_for_the_others_where_its_innermost_frame_is(innermost: str, waits: bool) -> None:
+    stack = (Frame(innermost, 7, "f"), Frame("/deepspeed/runtime/zero/partition_parameters.py", 9, "wrapped"))
+    assert Stacks((stack,)).in_collective is waits
+
+
 @pytest.mark.parametrize("text", [DUMP[:300], "File", "Thread (most recent call first):\n  File", "\n" * 9])
 def test_a_dump_that_was_cut_is_read_as_far_as_it_goes(text: str) -> None:
     assert len(parse(text).main) <= 2

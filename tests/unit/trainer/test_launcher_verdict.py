@@ -170,7 +170,7 @@ def test_what_is_concluded_tells_the_last_step_the_last_words_and_can_be_tried_a
     case = Case(deaths={1: -signal.SIGBUS}, tail=("first", "last"), expected=(70, "Killed", 1))
     code, outcome = judge(Evidence(**{**vars(_evidence(case)), "beats": {0: at(11), 1: at(12)}}))
     assert code == ExitCode.INTERNAL
-    assert outcome.message == "rank 1 was killed by SIGBUS; its last lines were:\nfirst\nlast"
+    assert outcome.message == "rank 1 was killed by SIGBUS; the last lines of this pod's ranks were:\nfirst\nlast"
     assert (outcome.step, outcome.retryable) == (12, True)
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 FRAME = re.compile(r'^  File "(?P<file>.*)", line (?P<line>\d+) in (?P<function>.*)$')
 COLLECTIVES = ("/torch/distributed/", "/deepspeed/comm/")
+ZERO_WAITS = "/deepspeed/runtime/zero/partition"
+"""Where ZeRO-3 waits for a collective that it began earlier: no frame of the collective itself is left."""
 INNERMOST = 8
 """Frames of a thread in which a collective is looked for: torch and DeepSpeed wrap theirs several times."""
 
@@ -34,8 +36,7 @@ class Stacks:
     @property
     def in_collective(self) -> bool:
         """Whether a thread waits for other ranks. Autograd runs hooks, and so collectives, in threads of its own."""
-        frames = (frame for thread in self.threads for frame in thread[:INNERMOST])
-        return any(part in frame.file for frame in frames for part in COLLECTIVES)
+        return any(_in_collective(thread) for thread in self.threads)
 
     def __str__(self) -> str:
         """Where the main thread is, and from where in this product it went there."""
@@ -44,6 +45,11 @@ class Stacks:
         ours = next((frame for frame in self.main if "/falcon_trainer/" in frame.file), None)
         called = f", called from {ours}" if ours and ours != self.main[0] else ""
         return f"in {self.main[0]}{called}"
+
+
+def _in_collective(thread: tuple[Frame, ...]) -> bool:
+    called = any(part in frame.file for frame in thread[:INNERMOST] for part in COLLECTIVES)
+    return called or (bool(thread) and ZERO_WAITS in thread[0].file)
 
 
 def parse(text: str) -> Stacks:

@@ -202,7 +202,8 @@ def _memory_sentence(evidence: Evidence, who: str) -> str:
 
 def _with_tail(sentence: str, evidence: Evidence) -> str:
     last = "\n".join(evidence.tail[-TAIL_LINES:])[-TAIL_CHARACTERS:]
-    return f"{sentence}; its last lines were:\n{last}" if last else sentence
+    whose = "the last lines of this pod's ranks" if evidence.stage == "train" else "its last lines"
+    return f"{sentence}; {whose} were:\n{last}" if last else sentence
 
 
 def _signal_name(number: int) -> str:
