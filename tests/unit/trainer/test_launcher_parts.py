@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from falcon_trainer.beats import Beats
 from falcon_trainer.config import RunConfig
 from falcon_trainer.launcher.cgroup import Cgroup
 from falcon_trainer.launcher.command import local_ranks, stage_command, stage_environment, without_empty
+from falcon_trainer.launcher.deaths import own_deaths
 from falcon_trainer.launcher.rendezvous import await_rendezvous
 from falcon_trainer.launcher.server import Server, metrics_lines
 from falcon_trainer.launcher.settings import Settings, read_settings
@@ -178,6 +180,18 @@ def test_what_the_launcher_notices_is_told_where_the_rank_itself_says_nothing(tm
     assert state.snapshot().ranks[0].message is None
     beats.update("train", step=4, message="the rank's own words")
     assert state.snapshot().summary.message == "the rank's own words"
+
+
+@dataclass
+class Failure:
+    exitcode: int
+    timestamp: int
+
+
+def test_ranks_that_torchrun_itself_killed_are_not_among_the_deaths() -> None:
+    found = {0: Failure(70, 100), 1: Failure(-9, 101), 2: Failure(-9, 130), 3: Failure(-15, 130)}
+    assert own_deaths(found) == {0: 70, 1: -9, 3: -15}
+    assert own_deaths({}) == {}
 
 
 def test_a_pod_waits_until_rank_0_answers(tmp_path: Path) -> None:

@@ -74,17 +74,6 @@ def test_of_a_gang_that_hangs_the_rank_that_does_not_wait_for_the_others_is_name
         assert "Rank 0 is in all_reduce (distributed_c10d.py:" in outcome.message
 
 
-def test_ranks_that_torchrun_itself_killed_are_not_among_the_deaths() -> None:
-    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
-
-    from falcon_trainer.launcher.agent import own_deaths
-
-    failures = {rank: ProcessFailure(rank, 100 + rank, code, "") for rank, code in enumerate((70, -9, -9, -15))}
-    for rank, after in enumerate((0, 1, 30, 30)):
-        failures[rank].timestamp = failures[0].timestamp + after
-    assert own_deaths(failures) == {0: 70, 1: -9, 3: -15}
-
-
 def test_two_pods_meet_and_only_rank_0s_tells_the_result(tmp_path: Path) -> None:
     config = {"gang": {"gpusPerNode": 0, "nodes": 2}}
     port = free_port()

@@ -5,19 +5,14 @@ torchrun prints this for people only, and the exit code of torchrun itself is al
 """
 
 import json
-import signal
 import sys
-from collections.abc import Mapping
 
 from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun
 
-from falcon_trainer.launcher.deaths import write_deaths
+from falcon_trainer.launcher.deaths import own_deaths, write_deaths
 from falcon_trainer.outcome import ExitCode
-
-CLOSE_SECONDS = 30
-"""After a rank's failure torchrun kills the others that have not left by then (PContext.close)."""
 
 
 def main() -> int:
@@ -33,16 +28,6 @@ def main() -> int:
         print(f"torchrun ended its ranks: {error}", file=sys.stderr)
         return ExitCode.STOPPED
     return 0
-
-
-def own_deaths(failures: Mapping[int, ProcessFailure]) -> dict[int, int]:
-    """Rank → exit code, without the ranks that torchrun killed itself. Its times are whole seconds."""
-    first = min((failure.timestamp for failure in failures.values()), default=0)
-    return {
-        rank: failure.exitcode
-        for rank, failure in failures.items()
-        if failure.exitcode != -signal.SIGKILL or failure.timestamp < first + CLOSE_SECONDS - 1
-    }
 
 
 if __name__ == "__main__":
