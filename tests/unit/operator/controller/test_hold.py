@@ -234,11 +234,12 @@ def test_the_deadline_counts_all_attempts_and_stands_still_between() -> None:
 
 def test_a_gang_past_its_deadline_is_stopped_and_raising_the_deadline_goes_on() -> None:
     spent = TrainingStatus(attempt=1, active_seconds=600, restarts=1)
-    past = {"attempts": [record(1, "Faulted", "DeadlineExceeded", retryable=False)], "training": spent}
-    plan = look(at_train(1, gang={"activeDeadlineSeconds": 600}, **past))
+    past = [record(1, "Faulted", "DeadlineExceeded", retryable=False)]
+    plan = look(at_train(1, gang={"activeDeadlineSeconds": 600}, attempts=past, training=spent))
     assert told(plan, "Stalled") == ("True", "DeadlineExceeded")
     assert "Raise gang.activeDeadlineSeconds" in message(plan, "Trained")
-    assert writes(look(at_train(1, gang={"activeDeadlineSeconds": 900}, **past))) == ["Job/r-train-2"]
+    more = at_train(1, gang={"activeDeadlineSeconds": 900}, attempts=past, training=spent)
+    assert writes(look(more)) == ["Job/r-train-2"]
 
 
 # --- old Jobs
