@@ -16,9 +16,8 @@ from pydantic import JsonValue
 from falcon_trainer.artifacts import draft_beside, problem, publish, read_manifest, remove_drafts
 from falcon_trainer.beats import Beats
 from falcon_trainer.config import Dataset, RunConfig
-from falcon_trainer.data.formats import Document
+from falcon_trainer.data.formats import Document, Sample
 from falcon_trainer.data.packing import one_each, pack
-from falcon_trainer.data.prompt import CHAT_TEMPLATE
 from falcon_trainer.data.records import Findings, Records
 from falcon_trainer.data.sources import Where, fingerprint
 from falcon_trainer.data.store import DocumentWriter, write_plan
@@ -107,7 +106,8 @@ def _write(
     _check_vocabulary(config, model, packer.largest_id)
     figures = packer.finish(config.training.seed)
     figures = _figures(config, findings, packer, figures, records)
-    (draft / TEMPLATE).write_text(CHAT_TEMPLATE, encoding="utf-8")
+    if records.conversion.chat_template:
+        (draft / TEMPLATE).write_text(records.conversion.chat_template, encoding="utf-8")
     (draft / PROMPTS).write_text(json.dumps(_samples(records), ensure_ascii=False), encoding="utf-8")
     told: dict[str, JsonValue] = {"figures": figures, "sequenceLength": config.dataset.sequence_length}
     publish(draft, layout.data, kind=KIND, facts=facts | told)
@@ -133,9 +133,8 @@ def _figures(
     config: RunConfig, findings: Findings, packer: "_Packer", packed: dict[str, JsonValue], records: Records
 ) -> dict[str, JsonValue]:
     """What the status shows of the data set: no floats, a custom resource has none."""
-    assert records.format
     return {
-        "format": records.format.name,
+        "format": records.conversion.format,
         "records": findings.records + findings.invalid,
         "skipped": findings.invalid + packer.skipped,
         "truncated": packer.truncated,
@@ -165,15 +164,17 @@ class _Packer:
                 yield document
 
         writer = DocumentWriter(self._draft)
-        for tokens in self._encoder.encode(documents()):
-            fitting = self._fitted(tokens, places.popleft())
-            if fitting is None:
-                self.skipped += 1
-                continue
-            writer.add(fitting)
-            self._lengths.append(len(fitting.ids))
-            self.largest_id = max(self.largest_id, *fitting.ids)
-            self._trained += fitting.trained_count
+        for parts in self._encoder.encode(documents()):
+            where = places.popleft()
+            for tokens in parts:
+                fitting = self._fitted(tokens, where)
+                if fitting is None:
+                    self.skipped += 1
+                    continue
+                writer.add(fitting)
+                self._lengths.append(len(fitting.ids))
+                self.largest_id = max(self.largest_id, *fitting.ids)
+                self._trained += fitting.trained_count
         writer.close()
         self._refuse_too_long()
 
@@ -225,17 +226,9 @@ class _Packer:
         }
 
 
-def _samples(records: Records) -> list[dict[str, str]]:
-    """The first records as prompt, answer and the user message that asks for it."""
-    assert records.format
-    return [
-        {
-            "prompt": "".join(segment.text for segment in document if not segment.answer),
-            "answer": "".join(segment.text for segment in document if segment.answer),
-            "message": records.format.message(record.fields),
-        }
-        for record, document in islice(records.documents(), SAMPLES)
-    ]
+def _samples(records: Records) -> list[Sample]:
+    """The first records as prompt, answer and the message that asks for it."""
+    return [records.conversion.sample(record.fields) for record, _ in islice(records.documents(), SAMPLES)]
 
 
 def _log(records: Records, figures: dict[str, JsonValue]) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from falcon_trainer.config import Dataset
-from falcon_trainer.data.formats import FORMATS, Document, InstructionFormat, InvalidRecord, recognise
+from falcon_trainer.data.formats import Conversion, Document, InvalidRecord
 from falcon_trainer.data.sources import Record, files_of, read
 from falcon_trainer.outcome import ExitCode, StageError
 
@@ -39,7 +39,7 @@ class Records:
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self.files: list[Path] = files_of(dataset)
-        self.format: InstructionFormat | None = FORMATS.get(dataset.format)
+        self.conversion = Conversion.of(dataset, None)
 
     def check(self) -> Findings:
         """Reads everything once. Raises StageError(DATA) where records are invalid (unless skipped) or none is left."""
@@ -71,10 +71,8 @@ class Records:
 
     def _document(self, record: Record) -> Document:
         if record.problem:
-            raise InvalidRecord(record.problem)
-        if self.format is None:
-            self.format = recognise(record.fields)
-        return self.format.document(record.fields)
+            raise InvalidRecord("record", "not JSON", record.problem, subject="")
+        return self.conversion.document(record.fields)
 
     def _emptiness(self, findings: Findings) -> str:
         names = ", ".join(file.name for file in self.files[:3])

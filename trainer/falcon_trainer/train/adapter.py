@@ -59,8 +59,9 @@ def save_adapter(
     named = {saved_name(name.removesuffix(f".{MASTER}")): tensor for name, tensor in tensors.items()}
     save_file(named, str(draft / ADAPTER_FILE), metadata={"format": "pt"})
     _write_config(draft, lora, base_name)
-    template = (layout.data / TEMPLATE).read_text(encoding="utf-8")
-    travelling(load_tokenizer(model), template).save_pretrained(str(draft))
+    template = layout.data / TEMPLATE
+    text = template.read_text(encoding="utf-8") if template.exists() else None
+    travelling(load_tokenizer(model), text).save_pretrained(str(draft))
     (draft / "README.md").write_text(CARD.format(base=base_name, run=layout.run, **facts), encoding="utf-8")
     expected = adapter_shapes(base_shapes(falcon_config(model)), lora)
     check_adapter(draft / ADAPTER_FILE, expected, trained=bool(facts["step"]))

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falcon_trainer.data.formats import DOLLY, Document, Segment
+from falcon_trainer.config import Dataset
+from falcon_trainer.data.formats import Conversion, Document, Segment
 from falcon_trainer.data.tokenization import Encoder, Tokens, load_tokenizer, travelling
 from tests.unit.trainer.workshop import FALCON_TOKENIZER, records, tokenizer
 
@@ -14,15 +15,21 @@ falcon = pytest.mark.skipif(not FALCON_TOKENIZER.exists(), reason="the Falcon to
 
 
 def encode(*documents: Document, train_on: str = "completion") -> list[Tokens]:
-    return list(Encoder(tokenizer(), train_on).encode(documents))  # type: ignore[arg-type]
+    return [tokens for parts in Encoder(tokenizer(), train_on).encode(documents) for tokens in parts]  # type: ignore[arg-type]
+
+
+def documents_of(records: list[dict[str, str]]) -> list[Document]:
+    dataset = Dataset.model_validate({"sources": [{"uri": "pvc://data/records.jsonl"}]})
+    return [Conversion.of(dataset, "<|endoftext|>").document(record) for record in records]
 
 
 def test_only_the_answer_and_the_end_of_text_are_trained() -> None:
-    for record, tokens in zip(records(), encode(*map(DOLLY.document, records())), strict=True):
-        prompt, answer = (segment.text for segment in DOLLY.document(record))
+    documents = documents_of(records())
+    for document, tokens in zip(documents, encode(*documents), strict=True):
+        prompt, answer = (segment.text for segment in document)
         start, end = tokens.trained
         assert tokenizer().decode(tokens.ids[:start]) == prompt
-        assert tokenizer().decode(tokens.ids[start:end]) == answer + "<|endoftext|>"
+        assert tokenizer().decode(tokens.ids[start:end]) == answer
         assert end == len(tokens.ids)
 
 
@@ -71,7 +78,7 @@ def test_cutting_keeps_the_trained_tokens_before_the_cut(trained: list[int], len
 def test_the_published_falcon_tokenizer_gives_its_published_tokens() -> None:
     expected = json.loads((FALCON_TOKENIZER / "expected_encoding.json").read_text())
     encoder = Encoder(load_tokenizer(FALCON_TOKENIZER), "completion")
-    (tokens,) = encoder.encode([(Segment(expected["text"], answer=False),)])
+    ((tokens,),) = encoder.encode([(Segment(expected["text"], answer=False),)])
     assert tokens.ids == expected["token_ids"]
 
 
