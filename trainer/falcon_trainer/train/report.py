@@ -79,11 +79,12 @@ class Reporter:
         """Speed and journal are rank 0's."""
         self._beats, self._total, self._speed, self._journal = beats, total_steps, speed, journal
 
-    def started(self, step: int) -> None:
-        """Training begins, or goes on from the checkpoint of `step`."""
+    def started(self, step: int, evaluation_loss: float | None = None, best_step: int | None = None) -> None:
+        """Training begins, or goes on from the checkpoint of `step`, with what evaluations had shown by then."""
         if self._speed:
             self._speed.start()
         known: dict[str, JsonValue] = {"last_checkpoint_step": step, "resumed_from_step": step} if step else {}
+        known |= {"evaluation_loss": evaluation_loss, "best_step": best_step}
         self._beats.update("train", step=step, total_steps=self._total, **known)
 
     def stepped(self, step: int, loss: float, learning_rate: float, gradient_norm: float) -> None:
@@ -113,21 +114,15 @@ class Reporter:
         """An evaluation begins."""
         self._pause("evaluate")
 
-    def evaluated(self, step: int, loss: float, best_step: int) -> None:
+    def alive(self) -> None:
+        """The evaluation goes on: a sign of life for each of its micro-batches."""
+        self._beats.update("evaluate")
+
+    def evaluated(self, step: int, loss: float, best_step: int | None) -> None:
         """The loss on the validation rows after `step`, and the step of the lowest one so far."""
         if self._journal:
             self._tell({"step": step, "evaluationLoss": loss, "perplexity": perplexity(loss)})
         self._go_on(evaluation_loss=loss, best_step=best_step)
-
-    def evaluating(self, done: int, rounds: int) -> None:
-        """An evaluation has `done` of its micro-batches behind it; a sign of life for each."""
-        self._beats.update("evaluate", message=f"validation rows: {done} of {rounds} micro-batches done")
-
-    def evaluated(self, step: int, loss: float, best_step: int | None) -> None:
-        """The validation loss after `step`, and the step of the lowest one so far."""
-        if self._metrics:
-            print(f"step={step} evaluationLoss={loss} bestStep={best_step}", flush=True)
-        self._beats.update("train", evaluation_loss=loss, best_step=best_step, message=None)
 
     def saving(self) -> None:
         """A checkpoint begins."""
