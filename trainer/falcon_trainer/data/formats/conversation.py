@@ -1,13 +1,12 @@
-"""A conversation: the turns of a record whose text a chat template makes."""
+"""A conversation: the turns of a record, whose text a chat template makes."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 from falcon_trainer.data.formats.record import InvalidRecord
 
 Role = Literal["system", "developer", "user", "assistant"]
-ROLES: tuple[Role, ...] = ("system", "developer", "user", "assistant")
 Message = dict[str, str]
 """`role` and `content`, as OpenAI's API has them; the content is always one string."""
 
@@ -30,18 +29,22 @@ Conversation = tuple[Turn, ...]
 """Turns up to the last one that is trained."""
 
 
-def conversation(turns: list[Turn], field: str, path: str = "{field}[{index}].role") -> Conversation:
+def conversation(found: Iterable[tuple[str, Turn]], field: str) -> Conversation:
     """The turns up to the last trained one; what is said after it teaches nothing and is left out.
 
-    Two answers in a row are refused: the second would be trained right after an end-of-text, where no server asks.
+    `found` are the turns, each with the path it is known by, and `field` the field that holds them. Raises
+    InvalidRecord where nothing is trained, where nothing asks for an answer, and for two answers in a row: the second
+    would be trained right after an end-of-text, where no server asks for one.
     """
-    for index, (before, turn) in enumerate(pairwise(turns), start=1):
-        if before.role == turn.role == "assistant":
-            where = path.format(field=field, index=index)
-            raise InvalidRecord(where, "role order", "is an answer that follows another answer")
-    trained = [index for index, turn in enumerate(turns) if turn.trained]
-    if not trained:
-        raise InvalidRecord(field, "no answer", "holds no assistant message that is trained")
-    if len(turns[: trained[-1] + 1]) == 1:
+    turns: list[Turn] = []
+    for path, turn in found:
+        if turns and turns[-1].role == turn.role == "assistant":
+            raise InvalidRecord(f"{path}.role", "role order", "is an answer that follows another answer")
+        turns.append(turn)
+    while turns and not turns[-1].trained:
+        turns.pop()
+    if not turns:
+        raise InvalidRecord(field, "no answer", "holds no answer to train on")
+    if len(turns) == 1:
         raise InvalidRecord(field, "no prompt", "begins with its only answer: nothing asks for it")
-    return tuple(turns[: trained[-1] + 1])
+    return tuple(turns)

@@ -4,15 +4,19 @@ from dataclasses import replace
 from typing import Any, Protocol, TypedDict
 
 from falcon_trainer.config import Dataset
-from falcon_trainer.data.formats.conversation import Conversation, Message
+from falcon_trainer.data.formats.completion import CONVERSATIONAL, PROMPT_COMPLETION, TEXT
+from falcon_trainer.data.formats.conversation import Conversation, Message, Turn
 from falcon_trainer.data.formats.instruction import ALPACA, DOLLY
-from falcon_trainer.data.formats.record import Document, InvalidRecord
+from falcon_trainer.data.formats.messages import CHAT, SHARE_GPT
+from falcon_trainer.data.formats.record import Document, InvalidRecord, Segment
 from falcon_trainer.data.formats.template import ChatTemplate, UnusableTemplate
 from falcon_trainer.data.prompt import CHAT_TEMPLATE
 from falcon_trainer.outcome import ExitCode, StageError
 
 END_OF_TEXT = "<|endoftext|>"
 """Falcon's, for as long as the model's tokenizer is not known."""
+LONGEST_OPENING = 200
+"""Characters of a plain text that stand for its prompt in a sample."""
 
 
 class Format(Protocol):
@@ -26,26 +30,26 @@ class Format(Protocol):
     def fields(self) -> str:
         """Its fields, for a sentence."""
 
+    @property
+    def is_chat(self) -> bool:
+        """Whether a chat template makes its text; else the texts of its turns are trained as they are."""
+
     def resembles(self, fields: dict[str, Any]) -> str | None:
         """Why a record is taken for one of this format, None where it is not."""
 
-
-class ChatFormat(Format, Protocol):
-    """A format of conversations, whose text a chat template makes."""
-
     def conversation(self, fields: dict[str, Any]) -> Conversation:
-        """Raises InvalidRecord."""
+        """The record's turns. Raises InvalidRecord."""
 
 
-CHAT_FORMATS: tuple[ChatFormat, ...] = (DOLLY, ALPACA)
-"""In the order in which a record is held against them."""
+FORMATS: tuple[Format, ...] = (CHAT, SHARE_GPT, DOLLY, ALPACA, CONVERSATIONAL, PROMPT_COMPLETION, TEXT)
+"""In the order in which a record is held against them: Alpaca's often have a 'text' too, chats often a 'prompt'."""
 
 
 class Sample(TypedDict):
     """One record as a question and its answer, for checks and for the report."""
 
     prompt: str
-    """Text before the last answer."""
+    """Text before the last answer; of a plain text, its beginning. Never empty."""
     answer: str
     """The last answer, without end-of-text."""
     message: str | None
@@ -55,15 +59,13 @@ class Sample(TypedDict):
 
 
 class Conversion:
-    """Makes documents of records. With `auto`, the first record that resembles a format settles it for all."""
+    """Makes documents of records. The first record that resembles a format settles it for all."""
 
-    def __init__(
-        self, formats: tuple[ChatFormat, ...], template: ChatTemplate, end_of_text: str, *, auto: bool
-    ) -> None:
-        self._candidates, self._template, self._end = formats, template, end_of_text
-        self._format: ChatFormat | None = None if auto else formats[0]
-        self.explanation = "" if auto else f"dataset.format: {formats[0].name}, as named"
-        """What the format is, and why; for the log."""
+    def __init__(self, candidates: tuple[Format, ...], template: ChatTemplate, end_of_text: str) -> None:
+        self._candidates, self._template, self._end = candidates, template, end_of_text
+        self._settled: Format | None = candidates[0] if len(candidates) == 1 else None
+        self.explanation = ""
+        """Which format was recognised and why; printed when it is."""
 
     @classmethod
     def of(cls, dataset: Dataset, eos_token: str | None) -> "Conversion":
@@ -71,57 +73,99 @@ class Conversion:
 
         Raises StageError(CONFIGURATION) where dataset.template cannot be trained with.
         """
-        named = tuple(known for known in CHAT_FORMATS if known.name == dataset.format)
+        named = [known for known in FORMATS if dataset.format in ("auto", known.name)]
+        # An own template says that the records are conversations.
+        candidates = [known for known in named if known.is_chat or not dataset.template]
+        if not candidates:
+            raise _unusable(f"records of the format {dataset.format} are no conversations. Leave the template out")
         end_of_text = eos_token or END_OF_TEXT
-        template = _template(dataset.template, end_of_text)
-        return cls(named or CHAT_FORMATS, template, end_of_text, auto=dataset.format == "auto")
+        return cls(tuple(candidates), _template(dataset.template, end_of_text), end_of_text)
 
     @property
     def format(self) -> str | None:
         """Name of the format; None until it is recognised."""
-        return self._format.name if self._format else None
+        names = {known.name for known in self._candidates}
+        return self._settled.name if self._settled else names.pop() if len(names) == 1 else None
 
     @property
     def chat_template(self) -> str | None:
-        """What becomes the tokenizer's chat template; None for formats that are not conversations."""
-        return self._template.source
+        """What becomes the tokenizer's chat template; None for text and prompt-completion.
+
+        Only known once a record was converted: prompts and completions may be texts or lists of messages.
+        """
+        return self._template.source if self._settled and self._settled.is_chat else None
 
     def document(self, fields: dict[str, Any]) -> Document:
         """The record's segments. Raises InvalidRecord, and nothing else, whatever the fields hold."""
-        return self._template.document(self._conversation(fields))
+        known = self._known(fields)
+        return self._printed(known, self._conversation(known, fields))
 
     def sample(self, fields: dict[str, Any]) -> Sample:
         """The record as a question and its last answer. Raises InvalidRecord."""
-        conversation = self._conversation(fields)
-        *before, last = self._template.document(conversation)
-        messages = [turn.message for turn in conversation[:-1]]
-        return {
-            "prompt": "".join(segment.text for segment in before),
-            "answer": last.text.removesuffix(self._end),
-            "message": messages[0]["content"] if len(messages) == 1 and messages[0]["role"] == "user" else None,
-            "messages": messages,
-        }
+        known = self._known(fields)
+        conversation = self._conversation(known, fields)
+        *before, last = self._printed(known, conversation)
+        prompt, answer = "".join(segment.text for segment in before), last.text.removesuffix(self._end)
+        if not prompt:
+            prompt, answer = _opened(answer)
+        messages = [turn.message for turn in conversation[:-1]] if known.is_chat else None
+        alone = messages[0] if messages and len(messages) == 1 else None
+        message = alone["content"] if alone and alone["role"] == "user" else None
+        return {"prompt": prompt, "answer": answer, "message": message, "messages": messages}
 
-    def _conversation(self, fields: dict[str, Any]) -> Conversation:
-        known = self._format or self._recognise(fields)
-        return tuple(
-            # Records prepared for other trainers often end in it already.
-            replace(turn, content=turn.content.removesuffix(self._end)) if turn.trained else turn
-            for turn in known.conversation(fields)
-        )
-
-    def _recognise(self, fields: dict[str, Any]) -> ChatFormat:
+    def _known(self, fields: dict[str, Any]) -> Format:
         """Raises InvalidRecord where no format fits."""
+        if self._settled:
+            return self._settled
         for known in self._candidates:
             if why := known.resembles(fields):
-                self._format = known
+                self._settled = known
                 self.explanation = f"dataset.format: {known.name}, recognised by the first record: {why}"
                 print(self.explanation, flush=True)
                 return known
+        if self.format:  # it is named, and the record lacks what tells its two shapes apart
+            return self._candidates[-1]
         names = ", ".join(sorted(map(repr, fields))[:8]) or "none"
-        candidates = "; ".join(f"{known.name} has {known.fields}" for known in self._candidates)
-        reason = f"are of no known format: {candidates}"
+        known_ones = "; ".join(f"{known.name} has {known.fields}" for known in self._candidates)
+        reason = f"are of no known format: {known_ones}"
         raise InvalidRecord(names, "unknown format", reason, subject=f"its fields ({names})")
+
+    def _conversation(self, known: Format, fields: dict[str, Any]) -> Conversation:
+        try:
+            turns = known.conversation(fields)
+        except InvalidRecord as error:
+            if error.kind == "missing field" and (better := _better(known, fields)):
+                raise InvalidRecord(error.field, error.kind, f"{error.reason} ({better})") from None
+            raise
+        return tuple(self._without_end(turn) if turn.trained else turn for turn in turns)
+
+    def _without_end(self, turn: Turn) -> Turn:
+        """Records prepared for other trainers often end in end-of-text already; it is not doubled."""
+        content = turn.content.removesuffix(self._end)
+        if not content.strip():
+            raise InvalidRecord("answer", "no answer", "holds only end-of-text", subject="an answer")
+        return replace(turn, content=content)
+
+    def _printed(self, known: Format, conversation: Conversation) -> Document:
+        if known.is_chat:
+            return self._template.document(conversation)
+        return tuple(Segment(turn.content, answer=turn.trained) for turn in conversation)
+
+
+def _better(known: Format, fields: dict[str, Any]) -> str | None:
+    """What to say of a record that looks like one of another format."""
+    if known.resembles(fields):
+        return None
+    other = next((other for other in FORMATS if other.resembles(fields)), None)
+    return f"it looks like a record of the format {other.name}" if other else None
+
+
+def _opened(text: str) -> tuple[str, str]:
+    """A plain text in two: its beginning, which a served model may be asked to go on from, and the rest."""
+    half = min(len(text) // 2, LONGEST_OPENING)
+    border = text.rfind(" ", 1, half + 1)
+    border = border if border > 0 else max(half, 1)
+    return text[:border], text[border:]
 
 
 def _template(own: str | None, end_of_text: str) -> ChatTemplate:
@@ -131,6 +175,9 @@ def _template(own: str | None, end_of_text: str) -> ChatTemplate:
         if own:
             template.check()
     except UnusableTemplate as error:
-        sentence = f"dataset.template cannot be trained with: {error}."
-        raise StageError(ExitCode.CONFIGURATION, "TemplateNotUsable", sentence) from error
+        raise _unusable(str(error)) from error
     return template
+
+
+def _unusable(why: str) -> StageError:
+    return StageError(ExitCode.CONFIGURATION, "TemplateNotUsable", f"dataset.template cannot be trained with: {why}.")

@@ -16,6 +16,7 @@ class InstructionFormat:
     context: str
     answer: str
     instruction: str = "instruction"
+    is_chat: bool = True
 
     @property
     def fields(self) -> str:
