@@ -4,6 +4,7 @@ import math
 import resource
 import time
 from collections import deque
+from dataclasses import dataclass
 
 from pydantic import JsonValue
 
@@ -23,19 +24,23 @@ class Speed:
     def __init__(self, packed: PackedRows, order: RowOrder, global_batch: int, total_steps: int) -> None:
         self._packed, self._order, self._batch, self._total = packed, order, global_batch, total_steps
         self._marks: deque[_Mark] = deque(maxlen=WINDOW + 1)
-        self._paused_at, self._paused = 0.0, 0.0
+        self._paused_at: float | None = None
+        self._paused = 0.0
 
     def start(self) -> None:
         """The clock starts when training does, not when it is loaded."""
         self._marks.append(_Mark(time.monotonic(), 0.0, 0))
 
     def pause(self) -> None:
-        """A save or an evaluation begins: it delays the end, but makes no step slower."""
-        self._paused_at = time.monotonic()
+        """A save or an evaluation begins, or goes on: it delays the end, but makes no step slower."""
+        if self._paused_at is None:
+            self._paused_at = time.monotonic()
 
     def go_on(self) -> None:
         """It is over."""
-        self._paused += time.monotonic() - self._paused_at
+        if self._paused_at is not None:
+            self._paused += time.monotonic() - self._paused_at
+            self._paused_at = None
 
     def step(self, step: int) -> dict[str, float]:
         """Figures after optimizer step `step` (1-based). Padding does not count as tokens."""
@@ -59,11 +64,13 @@ class Speed:
         return step * self._batch / len(self._packed)
 
 
+@dataclass(frozen=True)
 class _Mark:
     """A moment between two steps: when it was, how long training had paused by then, the tokens so far."""
 
-    def __init__(self, at: float, paused: float, tokens: int) -> None:
-        self.time, self.paused, self.tokens = at, paused, tokens
+    time: float
+    paused: float
+    tokens: int
 
     def training_since(self, earlier: "_Mark") -> float:
         """Seconds without the pauses."""

@@ -1,0 +1,152 @@
+"""Asks the model that is being trained: the prompts that prepare stored, before the first step and after the last.
+
+All ranks run the same forward passes, because under ZeRO-3 each pass gathers every layer from all of them. The prompts
+share one packed row, so one pass gives one token of every answer. There is no cache of keys and values: training's
+attention does not know one. That is no way to serve, but enough to see what the training changed: at most NEW_TOKENS
+passes, and no new one after BUDGET_SECONDS, so that a model whose pass takes seconds answers in fewer words.
+"""
+
+import logging
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from falcon_trainer.beats import Beats
+from falcon_trainer.data.tokenization import load_tokenizer
+from falcon_trainer.report.samples import Moment, read_samples, stored
+from falcon_trainer.train.zero import control_group, decided
+
+log = logging.getLogger(__name__)
+
+NEW_TOKENS = 32
+BUDGET_SECONDS = 30.0
+LONGEST_PROMPT = 1024
+"""Tokens of a prompt that is still asked: a row of a few of them needs less memory than a training step."""
+TRIES = 2
+"""Starts that may come to their end while answering; the next one trains without."""
+AGREEMENT = timedelta(seconds=60)
+
+Tokens = list[int]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What rank 0 tells the others."""
+
+    prompts: dict[int, Tokens]
+    """By the number of the sample."""
+    end_of_text: int
+
+
+class Questions:
+    """The stored prompts, put to the model. Every rank has one, and all call the same."""
+
+    def __init__(self, prompts: Path, report: Path, model_folder: Path, beats: Beats) -> None:
+        self._prompts, self._report, self._model_folder, self._beats = prompts, report, model_folder, beats
+        self._tokenizer: Any = None
+
+    def ask(self, moment: Moment, model: Any, step: int) -> None:
+        """Puts the answers into samples.json, unless they are there or cannot be had, which is then said in it.
+
+        Raises RuntimeError where the ranks no longer agree: one of them failed alone, inside a collective.
+        """
+        asked: Asked | None = decided(lambda: self._spared(lambda: self._asked(moment, step)))
+        if asked is None:
+            return
+        self._beats.update("samples")
+        found: dict[int, Tokens] = {}
+        try:
+            found = answers(model, asked.prompts, asked.end_of_text)
+        except Exception:
+            log.warning("The samples could not be answered. Training goes on without.", exc_info=True)
+        if _everywhere(bool(found)) and torch.distributed.get_rank() == 0:
+            self._spared(lambda: self._keep(moment, found, asked.end_of_text))
+
+    def _asked(self, moment: Moment, step: int) -> Asked | None:
+        samples = read_samples(self._report) or stored(self._prompts)
+        missing = [number for number, sample in enumerate(samples.samples) if getattr(sample, moment) is None]
+        if not missing:
+            return None
+        if moment == "before" and step:
+            samples.noted(f"The base was not asked: the training went on from step {step}.").write(self._report)
+            return None
+        if samples.tries.get(moment, 0) >= TRIES:
+            ended = f"Not asked {moment} the training: {TRIES} attempts came to their end while answering."
+            samples.noted(ended).write(self._report)
+            return None
+        self._tokenizer = load_tokenizer(self._model_folder)
+        encode = self._tokenizer.backend_tokenizer.encode
+        ids = {number: encode(samples.samples[number].prompt, add_special_tokens=False).ids for number in missing}
+        prompts = {number: tokens for number, tokens in ids.items() if 0 < len(tokens) <= LONGEST_PROMPT}
+        if len(prompts) < len(ids):
+            samples = samples.noted(f"Prompts without text or of more than {LONGEST_PROMPT} tokens were not asked.")
+        samples.begun(moment).write(self._report)
+        return Asked(prompts, self._tokenizer.eos_token_id) if prompts else None
+
+    def _keep(self, moment: Moment, found: dict[int, Tokens], end_of_text: int) -> None:
+        texts = {
+            number: self._tokenizer.decode(tokens, skip_special_tokens=True)
+            + ("" if tokens[-1:] == [end_of_text] else " …")
+            for number, tokens in found.items()
+        }
+        samples = read_samples(self._report)
+        assert samples
+        samples.answered(moment, texts).write(self._report)
+
+    def _spared(self, act: Any) -> Any:
+        try:
+            return act()
+        except Exception as error:  # noqa: BLE001,RUF100 - no sample is worth the training
+            log.warning("The samples are left out of the report (%s: %s).", type(error).__name__, error)
+            return None
+
+
+@torch.no_grad()
+def answers(model: Any, prompts: dict[int, Tokens], end_of_text: int) -> dict[int, Tokens]:
+    """Greedy answers of a PEFT model of a PackedFalcon, end-of-text included where it came. All ranks call.
+
+    Rank 0's tokens count on all ranks: were one to differ by rounding, the ranks would no longer ask the same.
+    """
+    falcon, trains = model.get_base_model(), model.training
+    found: dict[int, Tokens] = {number: [] for number in prompts}
+    unfinished, deadline = list(prompts), time.monotonic() + BUDGET_SECONDS
+    model.eval()
+    try:
+        for _ in range(NEW_TOKENS):
+            tokens = _next_tokens(falcon, [prompts[number] + found[number] for number in unfinished])
+            told = torch.cat((tokens, torch.tensor([int(time.monotonic() > deadline)])))
+            torch.distributed.broadcast(told, 0, group=control_group())
+            *chosen, late = told.tolist()
+            for number, token in zip(unfinished, chosen, strict=True):
+                found[number].append(token)
+            unfinished = [number for number in unfinished if found[number][-1] != end_of_text]
+            if late or not unfinished:
+                break
+    finally:
+        model.train(trains)
+    return found
+
+
+def _next_tokens(falcon: Any, documents: list[Tokens]) -> torch.Tensor:
+    """The likeliest token after each document, int64 [documents] on the host: one pass over one packed row."""
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    ids = torch.tensor([[token for document in documents for token in document]], device=device)
+    positions = torch.cat([torch.arange(len(document)) for document in documents])[None].to(device)
+    last = torch.tensor([len(document) for document in documents], device=device).cumsum(0) - 1
+    # Head and decoder are called as modules, one after the other: ZeRO-3 gathers each of them in its own hooks, and
+    # only the last position of each document becomes logits.
+    logits: torch.Tensor = falcon.lm_head(falcon.hidden_states(ids, positions)[:, last])
+    return logits[0].argmax(-1).cpu()
+
+
+def _everywhere(fine: bool) -> bool:
+    """Whether it is so on all ranks. Raises RuntimeError where one of them does not answer."""
+    vote = torch.tensor(int(fine))
+    work = torch.distributed.all_reduce(vote, torch.distributed.ReduceOp.MIN, group=control_group(), async_op=True)
+    if work is not None:
+        work.wait(AGREEMENT)
+    return bool(vote.item())
