@@ -21,7 +21,7 @@ from falcon_trainer.data.packing import one_each, pack
 from falcon_trainer.data.records import Findings, Records
 from falcon_trainer.data.sources import Where, fingerprint
 from falcon_trainer.data.store import DocumentWriter, write_plan
-from falcon_trainer.data.tokenization import Encoder, Tokens, load_tokenizer
+from falcon_trainer.data.tokenization import TEMPLATE, Encoder, Tokens, load_tokenizer
 from falcon_trainer.identity import claim
 from falcon_trainer.layout import RunLayout
 from falcon_trainer.model import source
@@ -30,7 +30,6 @@ from falcon_trainer.train.batching import accumulation_steps, total_steps
 from falcon_trainer.wire import decimal_text
 
 KIND = "dataset"
-TEMPLATE = "chat_template.jinja"
 PROMPTS = "prompts.json"
 FALCON_VOCABULARY = 65024
 """FalconConfig's default, where a config.json says nothing."""

@@ -18,6 +18,8 @@ from typing import Any, Literal
 from falcon_trainer.data.formats import Document
 from falcon_trainer.outcome import ExitCode, StageError
 
+TEMPLATE = "chat_template.jinja"
+"""In the folder of a prepared data set that has one."""
 BATCH = 1000
 """Documents per call of the tokenizer: enough for its threads, small in memory."""
 
@@ -163,6 +165,12 @@ def load_tokenizer(folder: Path) -> Any:
             "never stop. Give the model folder the tokenizer files of the published Falcon.",
         )
     return tokenizer
+
+
+def stored_template(folder: Path) -> str | None:
+    """The chat template of a prepared data set; None where its records have none."""
+    path = folder / TEMPLATE
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def travelling(tokenizer: Any, chat_template: str | None) -> Any:

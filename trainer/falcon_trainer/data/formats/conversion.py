@@ -126,8 +126,8 @@ class Conversion:
         if self.format:  # it is named, and the record lacks what tells its two shapes apart
             return self._candidates[-1]
         names = ", ".join(sorted(map(repr, fields))[:8]) or "none"
-        known_ones = "; ".join(f"{known.name} has {known.fields}" for known in self._candidates)
-        reason = f"are of no known format: {known_ones}"
+        has = {known.name: known.fields for known in self._candidates}
+        reason = "are of no known format: " + "; ".join(f"{name} has {fields}" for name, fields in has.items())
         raise InvalidRecord(names, "unknown format", reason, subject=f"its fields ({names})")
 
     def _conversation(self, known: Format, fields: dict[str, Any]) -> Conversation:
