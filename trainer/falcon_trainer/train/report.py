@@ -90,9 +90,10 @@ class Reporter:
         """Training begins, or goes on from the checkpoint of `step`, with what evaluations had shown by then."""
         if self._speed:
             self._speed.start()
-        known: dict[str, JsonValue] = {"last_checkpoint_step": step, "resumed_from_step": step} if step else {}
-        known |= {"evaluation_loss": evaluation_loss, "best_step": best_step}
-        self._beats.update("train", step=step, total_steps=self._total, **known)
+        known: dict[str, JsonValue] = {"evaluation_loss": evaluation_loss, "best_step": best_step}
+        if step:
+            known["last_checkpoint_step"] = step
+        self._beats.update("train", step=step, total_steps=self._total, resumed_from_step=step, **known)
 
     def stepped(self, step: int, loss: float, learning_rate: float, gradient_norm: float) -> None:
         """One optimizer step is done."""
