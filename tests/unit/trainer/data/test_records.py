@@ -122,7 +122,7 @@ def test_a_folder_is_read_by_name_and_other_files_are_left_alone(claim: Path) ->
         pytest.param("pvc://data/recrods.jsonl", "no 'recrods.jsonl' in", id="a misspelt file"),
         pytest.param("pvc://other/records.jsonl", "no 'other' in", id="a claim that is not mounted"),
         pytest.param(
-            "pvc://data/empty", "the folder holds no .jsonl, .ndjson, .json file", id="a folder without files"
+            "pvc://data/empty", "the folder holds no file of records (.json", id="a folder without files"
         ),
     ],
 )

@@ -1,16 +1,22 @@
 """A record as it was read, and the place it has in its file."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+LONGEST = 1 << 26
+"""Bytes of a record: 64 MiB of text, many times what the longest row of tokens holds. It bounds the memory of reading
+a file that is not what it seems."""
 
 
 @dataclass(frozen=True)
 class Where:
-    """Place of a record, in the words of an editor: a line of text, the index in a JSON array, or a row of a table."""
+    """Place of a record, in the words of an editor: a line of text (from 1), the index in a JSON array or the row of a
+    table (both from 0).
+    """
 
     file: str
     number: int
-    kind: str = "line"
+    kind: Literal["line", "index", "row"] = "line"
 
     def __str__(self) -> str:
         return f"{self.file} {self.kind} {self.number}"
@@ -23,3 +29,11 @@ class Record:
     where: Where
     fields: dict[str, Any]
     problem: str | None = None
+
+
+class BrokenFileError(ValueError):
+    """A file that cannot be read to its end; the text says why, beginning with a verb."""
+
+
+def too_long(where: Where) -> Record:
+    return Record(where, {}, f"is longer than {LONGEST >> 20} MiB")

@@ -5,7 +5,8 @@ from pathlib import Path
 from falcon_trainer import layout
 from falcon_trainer.artifacts import sha256_of
 from falcon_trainer.config import Dataset
-from falcon_trainer.data.sources.reading import SUFFIXES, unreadable
+from falcon_trainer.data.sources import kinds
+from falcon_trainer.data.sources.reading import unreadable
 from falcon_trainer.outcome import ExitCode, StageError
 
 
@@ -47,10 +48,12 @@ def _files_at(path: Path, uri: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
+        files = sorted(file for file in path.iterdir() if kinds.named(file.name) and file.is_file())
         if files:
             return files
-        raise StageError(ExitCode.NO_INPUT, "DataNotFound", f"{uri}: the folder holds no {', '.join(SUFFIXES)} file.")
+        raise StageError(
+            ExitCode.NO_INPUT, "DataNotFound", f"{uri}: the folder holds no file of records ({kinds.KNOWN})."
+        )
     raise StageError(ExitCode.NO_INPUT, "DataNotFound", f"{uri}: {_what_is_missing(path)}.")
 
 
