@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 SCHEDULERS = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 MAX_GRADIENT_NORM = 1.0
+NOTHING_MEASURED = Standing()
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Start:
     incarnation: Path
     checkpoint: Path | None = None
     step: int = 0
-    standing: Standing = Standing()
+    standing: Standing = NOTHING_MEASURED
     initial_adapter: Path | None = None
     finished: dict[str, JsonValue] | None = None
 
@@ -125,7 +126,7 @@ class _Run:
         trainer = self._trainer(reporter, stop, measuring)
         checkpoint = str(self._start.checkpoint) if self._start.checkpoint else None
         trainer.train(resume_from_checkpoint=checkpoint)
-        if checkpoint:
+        if checkpoint and not stop.agreed:
             trainer.make_up(checkpoint)  # where nothing was left to train
         step = trainer.state.global_step
         over = measuring.over(step) if measuring else step == self._steps
