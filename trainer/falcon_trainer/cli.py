@@ -73,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
         stage = stages.add_parser(name, help=help_text, description=help_text)
         stage.set_defaults(run=_run_stage)
         _add_config(stage)
+        if name == "prepare":
+            _add_look(stage)
     help_text = "ask the base, the adapter or the merged model, greedily"
     ask = stages.add_parser("generate", help=help_text, description=help_text)
     ask.set_defaults(run=_generate)
@@ -83,13 +85,46 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
+def _add_look(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--show", type=_count, metavar="N", help="only look: N random samples and a few rows, prepared or not yet"
+    )
+    command.add_argument("--seed", type=int, metavar="SEED", help="of --show: other samples (default: training.seed)")
+    command.add_argument("--color", action="store_true", help="of --show: in colours even where this is no terminal")
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise ValueError
+    return count
+
+
 def _add_config(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", type=Path, default=CONFIG, help="run configuration, JSON or YAML (%(default)s)")
 
 
 def _run_stage(arguments: argparse.Namespace) -> dict[str, Any]:
     config = read_config(arguments.config)
+    if _looks(arguments):
+        return _show(config, arguments)
     return STAGES[arguments.stage][0]()(config, Beats(arguments.stage, _rank()), RunLayout(config.run))
+
+
+def _looks(arguments: argparse.Namespace) -> bool:
+    return getattr(arguments, "show", None) is not None
+
+
+def _show(config: RunConfig, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Prints a look at the data."""
+    from falcon_trainer.data.paint import Paint
+    from falcon_trainer.data.showing import show
+
+    paint = Paint(colour=arguments.color or (sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+    seed = config.training.seed if arguments.seed is None else arguments.seed
+    for line in show(config, RunLayout(config.run), arguments.show, seed=seed, paint=paint):
+        print(line)
+    return {"shown": arguments.show}
 
 
 def _rank() -> int:
@@ -124,9 +159,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     code, outcome = run(arguments)
-    if (
-        arguments.stage in STAGES
-    ):  # `generate` may be run by hand inside a stage's pod, whose launcher must not hear of it
+    # What is run by hand inside a stage's pod is no business of the pod's launcher.
+    if arguments.stage in STAGES and not _looks(arguments):
         _tell_launcher(code, outcome)
     if code != ExitCode.OK:
         print(f"{arguments.stage} failed: {outcome.reason}: {outcome.message}", file=sys.stderr)

@@ -54,7 +54,7 @@ def test_the_result_counts_records_tokens_and_the_model(shop: Workshop, capsys: 
     assert dataset["totalSteps"] == 6
     assert model["tensors"] == 19
     out = capsys.readouterr().out
-    assert "### Instruction\nWhat is a rank?\n\n### Answer\nOne process of the gang" in out
+    assert "### Answer\n»" in out
     assert "packingEfficiency: 0." in out
 
 

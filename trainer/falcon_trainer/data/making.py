@@ -1,0 +1,105 @@
+"""Makes the data set of a run: records are checked and, once the tokenizer is there, written, described, published."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from falcon_trainer.artifacts import draft_beside, publish, remove_drafts
+from falcon_trainer.config import RunConfig
+from falcon_trainer.data import contents
+from falcon_trainer.data.findings import Findings, refuse
+from falcon_trainer.data.formats.conversion import END_OF_TEXT
+from falcon_trainer.data.paint import Paint
+from falcon_trainer.data.preview import SHORT, describe
+from falcon_trainer.data.records import Records, Say
+from falcon_trainer.data.sources import Sources
+from falcon_trainer.data.statistics import Figures, figures, statistics
+from falcon_trainer.data.store import PackedRows
+from falcon_trainer.data.tokenization import TEMPLATE, Encoder, load_tokenizer
+from falcon_trainer.data.writing import Writing
+from falcon_trainer.layout import RunLayout
+from falcon_trainer.outcome import ExitCode, StageError
+
+FALCON_VOCABULARY = 65024
+"""FalconConfig's default, where a config.json says nothing."""
+LOGGED = 3
+"""Documents that the log shows."""
+
+
+class Making:
+    """A data set from its checked records to its published folder."""
+
+    def __init__(
+        self, config: RunConfig, layout: RunLayout, sources: Sources, facts: dict[str, JsonValue], say: Say
+    ) -> None:
+        """Checks every record. Raises StageError(DATA) where they cannot be used.
+
+        `facts` say whose data set this is and what it is made from; `say` is told how far it is.
+        """
+        self._config, self._layout, self._sources, self._facts, self._say = config, layout, sources, facts, say
+        self._records, self._findings = self._checked(END_OF_TEXT)
+        self._findings.log()
+
+    def _checked(self, eos_token: str) -> tuple[Records, Findings]:
+        dataset = self._config.dataset
+        records = Records(dataset, self._sources, eos_token=eos_token, seed=self._config.training.seed)
+        findings = records.check(self._say)
+        refuse(findings, dataset, [file.name for file in records.files])
+        return records, findings
+
+    def publish(self, model: Path) -> Figures:
+        """Writes and publishes the data set, with the tokenizer of the model folder; returns its figures."""
+        tokenizer = load_tokenizer(model)
+        if tokenizer.eos_token != END_OF_TEXT:  # no published Falcon's: the text of a chat is another one then
+            self._records, self._findings = self._checked(tokenizer.eos_token)
+        remove_drafts(self._layout.data)
+        draft = draft_beside(self._layout.data)
+        written = self._write(draft, tokenizer)
+        self._check_vocabulary(model, max(rows.largest_id for rows in written.sets))
+        told = self._describe(draft, written, tokenizer)
+        facts = self._facts | {"figures": told, "sequenceLength": self._config.dataset.sequence_length}
+        publish(draft, self._layout.data, kind=contents.KIND, facts=facts)
+        self._log(told)
+        return told
+
+    def _write(self, draft: Path, tokenizer: Any) -> Writing:
+        dataset = self._config.dataset
+        written = Writing(dataset, draft, self._records.holdout())
+        written.add_all(self._records.examples(), Encoder(tokenizer, dataset.train_on), self._say)
+        written.close(self._config.training.seed)
+        return written
+
+    def _check_vocabulary(self, model: Path, largest_id: int) -> None:
+        """Raises StageError(NO_INPUT) where the tokenizer gives ids that the embedding has no row for: on a GPU that
+        would end in an assertion of the device.
+        """
+        settings = json.loads((model / "config.json").read_text(encoding="utf-8"))
+        size = settings.get("vocab_size", FALCON_VOCABULARY)
+        if largest_id >= size:
+            raise StageError(
+                ExitCode.NO_INPUT,
+                "TokenizerNotUsable",
+                f"{self._config.model.source}: its tokenizer gives the id {largest_id}, but its embedding has {size} "
+                "rows. Take the tokenizer that belongs to these weights.",
+            )
+
+    def _describe(self, draft: Path, written: Writing, tokenizer: Any) -> Figures:
+        """Writes everything that lies beside the rows; returns the figures."""
+        dataset, conversion = self._config.dataset, self._records.conversion
+        told = figures(dataset, self._config.training, str(conversion.format), self._findings, written)
+        drawn = statistics(dataset, told, self._findings, written, PackedRows(draft).lengths)
+        samples = [conversion.sample(example.record.fields) for example in written.samples]
+        for name, value in ((contents.STATISTICS, drawn), (contents.PROMPTS, samples)):
+            (draft / name).write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+        if conversion.chat_template is not None:
+            (draft / TEMPLATE).write_text(conversion.chat_template, encoding="utf-8")
+        tokenizer.backend_tokenizer.save(str(draft / contents.TOKENIZER))
+        return told
+
+    def _log(self, told: Figures) -> None:
+        seed = self._config.training.seed
+        for line in describe(self._layout.data, self._config.dataset, LOGGED, seed=seed, paint=Paint(), extent=SHORT):
+            print(line)
+        print("--- data set ---\n" + "\n".join(f"{name}: {value}" for name, value in told.items()), flush=True)
