@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, MaxNLocator, ScalarFormatter
+from matplotlib.ticker import Formatter, FuncFormatter, MaxNLocator
 
 from falcon_trainer.report.metrics import Curve
 from falcon_trainer.report.series import SHORTEST, smoothed, span, thinned
@@ -25,10 +25,16 @@ FEW = 4 * SHORTEST
 """Fewer points are drawn as they are: their mean would say no more."""
 
 
+PERCENT = FuncFormatter(lambda value, _: f"{value:.3g} %")
+PLAIN = FuncFormatter(lambda value, _: f"{value:.3g}")
+THOUSANDS = FuncFormatter(lambda value, _: f"{value / 1000:g}k" if value >= 10_000 else f"{value:g}")
+
+
 @dataclass(frozen=True)
 class Colours:
     """Of a drawing: as matplotlib understands them."""
 
+    page: str
     text: str
     grid: str
     first: str
@@ -36,8 +42,8 @@ class Colours:
     restart: str
 
 
-LIGHT = Colours(text="#57606a", grid="#d8dee4", first="#0969da", second="#bc4c00", restart="#8250df")
-THEMED = Colours(text="#010101", grid="#020202", first="#030303", second="#040404", restart="#050505")
+LIGHT = Colours(page="#ffffff", text="#57606a", grid="#d8dee4", first="#0969da", second="#bc4c00", restart="#8250df")
+THEMED = Colours(page="#060606", text="#010101", grid="#020202", first="#030303", second="#040404", restart="#050505")
 """Stand for the page's variables of the same names (`--text` and so on), which matplotlib cannot draw with."""
 
 
@@ -47,8 +53,8 @@ class Line:
 
     label: str
     curve: Curve
-    marked: bool = False
-    """Few points, each of which was measured for itself: dots, no mean."""
+    noisy: bool = True
+    """Its mean says more than its values."""
 
 
 def loss(training: Curve, evaluation: Curve, restarts: list[int], colours: Colours) -> Figure:
@@ -66,15 +72,16 @@ def loss(training: Curve, evaluation: Curve, restarts: list[int], colours: Colou
     return figure
 
 
-def lines(drawn: list[Line], colours: Colours, *, formatter: Formatter | None = None, from_zero: bool = True) -> Figure:
-    """One or two curves over the steps."""
+def lines(drawn: list[Line], colours: Colours, formatter: Formatter) -> Figure:
+    """One or two curves over the steps, from zero."""
     figure, axes = _axes(SMALL, colours)
     for line, colour in zip(drawn, (colours.first, colours.second), strict=False):
-        _noisy(axes, line.curve, line.label, colour)
-    if from_zero:
-        axes.set_ylim(bottom=0)
-    if formatter:
-        axes.yaxis.set_major_formatter(formatter)
+        if line.noisy:
+            _noisy(axes, line.curve, line.label, colour)
+        else:
+            axes.plot(*thinned(*line.curve), color=colour, linewidth=1.8)
+    axes.set_ylim(bottom=0, top=1.08 * max(float(line.curve[1].max()) for line in drawn) or 1)
+    axes.yaxis.set_major_formatter(formatter)
     if len(drawn) > 1:
         _legend(axes, colours)
     return figure
@@ -85,13 +92,8 @@ def histogram(lengths: Any, colours: Colours) -> Figure:
     figure, axes = _axes(SMALL, colours)
     axes.hist(lengths, bins=min(40, max(1, int(np.ptp(lengths)) + 1)), color=colours.first, rwidth=0.92)
     axes.set_xlabel("tokens of a document", color=colours.text)
-    axes.yaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     return figure
-
-
-PERCENT = FuncFormatter(lambda value, _: f"{value:.3g} %")
-ENGINEERING = EngFormatter(sep="")
 
 
 def svg(draw: Callable[[Colours], Figure], description: str) -> str:
@@ -128,9 +130,8 @@ def _axes(size: tuple[float, float], colours: Colours) -> tuple[Figure, Axes]:
         spine.set_color(colours.grid)
     axes.xaxis.set_major_locator(MaxNLocator(8 if size == WIDE else 5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(6 if size == WIDE else 4))
-    plain = ScalarFormatter(useOffset=False)
-    plain.set_powerlimits((-3, 6))
-    axes.yaxis.set_major_formatter(plain)
+    axes.xaxis.set_major_formatter(THOUSANDS)
+    axes.yaxis.set_major_formatter(THOUSANDS)
     axes.margins(x=0.02)
     return figure, axes
 
@@ -151,8 +152,10 @@ def _validation(axes: Axes, evaluation: Curve, colours: Colours) -> None:
     dots = "o" if len(x) <= FEW * 4 else None
     axes.plot(*thinned(x, y), color=colours.second, linewidth=1.5, label="validation", marker=dots, markersize=3.5)
     best = int(np.argmin(y))
-    axes.plot(x[best], y[best], color=colours.second, marker="*", markersize=11, linestyle="", label="lowest")
+    axes.plot(
+        x[best], y[best], color=colours.second, marker="*", markersize=11, linestyle="", label="lowest validation"
+    )
 
 
 def _legend(axes: Axes, colours: Colours) -> None:
-    axes.legend(frameon=False, labelcolor=colours.text, fontsize=9)
+    axes.legend(facecolor=colours.page, edgecolor="none", labelcolor=colours.text, fontsize=9)

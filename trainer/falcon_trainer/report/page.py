@@ -16,10 +16,29 @@ from falcon_trainer.layout import RunLayout
 from falcon_trainer.report import curves, words
 from falcon_trainer.report.data import Data, read_data
 from falcon_trainer.report.facts import Facts, read_facts
-from falcon_trainer.report.metrics import History
+from falcon_trainer.report.metrics import Curve, History
 from falcon_trainer.report.samples import Samples, read_samples
 
 PAGE, LOSS, TEMPLATE = "index.html", "loss.png", "page.html.jinja"
+ORDER = (
+    "format",
+    "records",
+    "invalid",
+    "skipped",
+    "duplicates",
+    "emptyAnswers",
+    "truncated",
+    "split",
+    "documents",
+    "longestDocument",
+    "medianDocument",
+    "sequences",
+    "tokens",
+    "trainedTokens",
+    "packingEfficiency",
+    "totalSteps",
+)
+"""Of the data set's figures on the page; others come after them."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +53,7 @@ class Tile:
 def draw(run: Path) -> None:
     """Writes loss.png and index.html of the run in the folder `run`. Raises OSError where that cannot be done."""
     layout = RunLayout(run.name, run.parent.parent)
-    history, facts = History.read(layout.report), read_facts(layout.report)
+    history, facts = History(layout.report), read_facts(layout.report)
     curves.png(_loss(history, facts), layout.report / LOSS)
     text = page(run.name, history, facts, read_data(layout.data), read_samples(layout.report))
     write_file(layout.report / PAGE, text)
@@ -67,9 +86,7 @@ def page(run: str, history: History, facts: Facts | None, data: Data, samples: S
 
 def _loss(history: History, facts: Facts | None) -> Any:
     steps = [start.step for start in facts.starts if start.step] if facts else []
-    return lambda colours: curves.loss(
-        history.curve("loss"), history.evaluation_curve("evaluationLoss"), steps, colours
-    )
+    return lambda colours: curves.loss(history.curve("loss"), history.curve("evaluationLoss"), steps, colours)
 
 
 def _drawings(history: History) -> Iterator[tuple[str, Markup]]:
@@ -79,13 +96,13 @@ def _drawings(history: History) -> Iterator[tuple[str, Markup]]:
         curves.Line(name.upper(), (x, 100 * y)) for name in ("mfu", "hfu") for x, y in [history.curve(name)] if len(x)
     ]
     for title, lines, formatter in (
-        ("Learning rate", [curves.Line("learning rate", rate)], None),
-        ("Gradient norm", [curves.Line("gradient norm", norm)], None),
-        ("Tokens per second, all ranks", [curves.Line("tokens/s", speed)], curves.ENGINEERING),
+        ("Learning rate", [curves.Line("learning rate", rate, noisy=False)], curves.PLAIN),
+        ("Gradient norm", [curves.Line("gradient norm", norm)], curves.PLAIN),
+        ("Tokens per second, all ranks", [curves.Line("tokens/s", speed)], curves.THOUSANDS),
         ("Utilisation of the hardware", utilisation, curves.PERCENT),
     ):
         if lines and len(lines[0].curve[0]):
-            yield title, _svg(lambda colours, d=lines, f=formatter: curves.lines(d, colours, formatter=f), title)
+            yield title, _svg(lambda colours, d=lines, f=formatter: curves.lines(d, colours, f), title)
 
 
 def _svg(drawing: Any, description: str) -> Markup:
@@ -93,35 +110,25 @@ def _svg(drawing: Any, description: str) -> Markup:
 
 
 def _tiles(history: History, facts: Facts | None) -> Iterator[Tile]:
-    if not history.steps:
+    if not len(history.curve("loss")[0]):
         return
-    last = history.steps[-1]
-    total = f" of {facts.total_steps:,}" if facts else ""
-    yield Tile("Steps", f"{last['step']:,}{total}", f"{words.number(last.get('epoch', 0), 3)} epochs")
-    yield _loss_tile(history)
-    yield from _validation_tile(history)
+    total = f"of {facts.total_steps:,}; " if facts else ""
+    epochs = f"{words.number(history.last('epoch'), 3)} epochs"
+    yield Tile("Steps", f"{int(history.curve('loss')[0][-1]):,}", total + epochs)
+    yield Tile("Training loss", *_last_and_lowest(history.curve("loss")))
+    if len(history.curve("evaluationLoss")[0]):
+        loss, lowest = _last_and_lowest(history.curve("evaluationLoss"))
+        yield Tile("Validation loss", loss, f"{lowest}; perplexity {words.number(history.last('perplexity'))}")
     yield from _speed_tiles(history, facts)
     if facts:
         yield Tile("Ranks", f"{facts.world_size:,}", facts.peak.device)
     yield Tile("Peak memory", words.size(max(history.curve("memoryBytes")[1], default=0)), "of rank 0")
 
 
-def _loss_tile(history: History) -> Tile:
-    steps, losses = history.curve("loss")
+def _last_and_lowest(curve: Curve) -> tuple[str, str]:
+    steps, losses = curve
     best = int(losses.argmin())
-    return Tile(
-        "Training loss", words.number(losses[-1]), f"lowest {words.number(losses[best])} at step {int(steps[best]):,}"
-    )
-
-
-def _validation_tile(history: History) -> Iterator[Tile]:
-    steps, losses = history.evaluation_curve("evaluationLoss")
-    if len(losses):
-        best = int(losses.argmin())
-        perplexity = history.evaluations[-1].get("perplexity")
-        said = f", perplexity {words.number(perplexity)}" if perplexity else ""
-        lowest = f"lowest {words.number(losses[best])} at step {int(steps[best]):,}"
-        yield Tile("Validation loss", words.number(losses[-1]), lowest + said)
+    return words.number(losses[-1]), f"lowest {words.number(losses[best])} at step {int(steps[best]):,}"
 
 
 def _speed_tiles(history: History, facts: Facts | None) -> Iterator[Tile]:
@@ -133,7 +140,7 @@ def _speed_tiles(history: History, facts: Facts | None) -> Iterator[Tile]:
     if facts:
         mfu, hfu = facts.utilisation(rate)
         yield Tile("MFU", words.percent(mfu), f"HFU {words.percent(hfu)}")
-    yield Tile("Time in steps", words.duration(seconds), "without loading, saving, evaluating, lost steps")
+    yield Tile("Training time", words.duration(seconds), "in steps; loading, saving and evaluating not counted")
 
 
 def _restarts(facts: Facts | None) -> list[tuple[str, str, int, int]]:
@@ -147,7 +154,7 @@ def _restarts(facts: Facts | None) -> list[tuple[str, str, int, int]]:
 
 def _flat(figures: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
     """Figures of the data set as name and value; nested ones with the head's name before them."""
-    for name, value in figures.items():
+    for name, value in sorted(figures.items(), key=lambda item: _place(item[0])):
         said = f"{before}{_spaced(name)}"
         if isinstance(value, dict):
             yield from _flat(value, f"{said}: ")
@@ -157,6 +164,10 @@ def _flat(figures: dict[str, Any], before: str = "") -> Iterator[tuple[str, str]
             yield said, words.number(value)
         else:
             yield said, str(value)
+
+
+def _place(figure: str) -> int:
+    return ORDER.index(figure) if figure in ORDER else len(ORDER)
 
 
 def _spaced(camel: str) -> str:

@@ -35,11 +35,9 @@ def span(length: int) -> int:
 
 
 def smoothed(y: Array, width: int) -> Array:
-    """Mean of the `width` values around each one (odd; fewer at the ends, alike on both sides): it does not lag behind
-    as a running mean does.
-    """
+    """Mean of the values less than `width` / 2 away from each one: it does not lag behind as a running mean does."""
     places = np.arange(len(y))
-    half = np.minimum(np.minimum(places, len(y) - 1 - places), width // 2)
+    first, end = np.maximum(places - width // 2, 0), np.minimum(places + width // 2 + 1, len(y))
     sums = np.concatenate(([0.0], np.cumsum(y)))
-    mean: Array = (sums[places + half + 1] - sums[places - half]) / (2 * half + 1)
+    mean: Array = (sums[end] - sums[first]) / (end - first)
     return mean
