@@ -13,7 +13,7 @@ from falcon_trainer.data.sources import Sources
 from falcon_trainer.data.standing import standing
 from falcon_trainer.identity import claim
 from falcon_trainer.layout import RunLayout
-from falcon_trainer.model import source
+from falcon_trainer.model import source, warm_start
 from falcon_trainer.train.batching import accumulation_steps
 
 
@@ -23,10 +23,14 @@ def prepare(config: RunConfig, beats: Beats, layout: RunLayout) -> dict[str, Jso
     accumulation_steps(config.training, config.gang.world_size)
     identity = claim(config, layout)
     dataset, making = _data(config, beats, layout, identity)
-    if dataset and (model := source.remembered(config.model, layout, identity)):
+    warm = warm_start.provided(config, layout, identity)
+    if dataset and warm and (model := source.remembered(config.model, layout, identity)):
         return {"dataset": dataset, "model": model}
     # Of the model, configuration and tokenizer come first: they are small, and without them no record is tokenized.
     located = source.locate(config.model, config.run, layout.workspace)
+    if not warm:
+        beats.update("adapter")
+        warm_start.provide(config, layout, identity, located.folder)
     if making:
         dataset = making.publish(located.folder)
     beats.update("fetch" if located.remote else "verify")

@@ -41,12 +41,10 @@ def provided(config: RunConfig, layout: RunLayout, identity: str) -> bool:
 
 
 def provide(config: RunConfig, layout: RunLayout, identity: str, base: Path) -> None:
-    """Fetches, checks and keeps the adapter to start from, where one is asked for and does not stand yet.
+    """Fetches, checks and keeps the adapter that the run asks for.
 
     `base` is the folder with the base's config.json. Raises StageError naming what does not fit.
     """
-    if provided(config, layout, identity):
-        return
     assert config.lora.initial_adapter
     facts: dict[str, JsonValue] = {"identity": identity, "source": config.lora.initial_adapter}
     remove_drafts(layout.initial_adapter)
