@@ -38,3 +38,8 @@ answer are one instruction, their texts joined by blank lines.
 def user_message(instruction: str, context: str) -> str:
     """The content of the user message that stands for a record: the context goes where the prompt prints it."""
     return instruction + CONTEXT + context if context else instruction
+
+
+def heading(message: str) -> str:
+    """The prompt that asks for an answer to one message."""
+    return f"### Instruction\n{message}\n\n### Answer\n"

@@ -20,6 +20,8 @@ from falcon_trainer.outcome import ExitCode, StageError
 
 TEMPLATE = "chat_template.jinja"
 """In the folder of a prepared data set that has one."""
+PLAIN = "Yes"
+"""An answer that no prompt's end should change."""
 BATCH = 1000
 """Documents per call of the tokenizer: enough for its threads, small in memory."""
 
@@ -76,10 +78,27 @@ class Encoder:
             whole = self._ended(next(encoded))
             history += whole
             if whole != prompt + answer:
-                _refuse_running_on(exchange)
+                self._refuse_running_on(exchange.prompt)
                 yield row.tokens()
                 row = _Row(list(history))
         yield row.tokens()
+
+    def _refuse_running_on(self, prompt: str) -> None:
+        """Raises StageError where even a plain word runs into the prompt: then the template is to blame for it, and
+        would turn every conversation into as many documents as it has answers.
+        """
+        apart, word, whole = (
+            encoding.ids
+            for encoding in self._backend.encode_batch([prompt, PLAIN, prompt + PLAIN], add_special_tokens=False)
+        )
+        if whole != apart + word:
+            raise StageError(
+                ExitCode.CONFIGURATION,
+                "TemplateNotUsable",
+                f"dataset.template cannot be trained with: before an answer it prints {prompt[-20:]!r}, whose end the "
+                "tokenizer reads otherwise once the answer follows, so that in a later turn the model would be served "
+                "tokens that were never trained. End it with one line break, or print white space with the answer.",
+            )
 
     def _ended(self, ids: list[int]) -> list[int]:
         return ids if ids[-1:] == [self._end_of_text] else [*ids, self._end_of_text]
@@ -132,21 +151,6 @@ def _texts(exchanges: list[_Exchange]) -> Iterator[str]:
             yield exchange.prompt + exchange.answer
 
 
-def _refuse_running_on(exchange: _Exchange) -> None:
-    """Raises StageError where the template is to blame for it, and not an answer that begins with white space.
-
-    Such a template would turn every conversation into as many documents as it has answers.
-    """
-    if not exchange.answer[:1].isspace():
-        raise StageError(
-            ExitCode.CONFIGURATION,
-            "TemplateNotUsable",
-            f"dataset.template cannot be trained with: before an answer it prints {exchange.prompt[-20:]!r}, whose "
-            f"end the tokenizer reads otherwise once {exchange.answer[:20]!r} follows: a later turn would be served "
-            "tokens that were never trained. End it with one line break, or print the white space with the answer.",
-        )
-
-
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder. Raises StageError(NO_INPUT) where it is missing or cannot end a text."""
     from transformers import AutoTokenizer
@@ -157,14 +161,21 @@ def load_tokenizer(folder: Path) -> Any:
         raise StageError(
             ExitCode.NO_INPUT, "TokenizerNotUsable", f"The tokenizer in {folder} does not load: {error}"
         ) from error
-    if tokenizer.eos_token_id is None or getattr(tokenizer, "backend_tokenizer", None) is None:
+    if not _can_end(tokenizer):
         raise StageError(
             ExitCode.NO_INPUT,
             "TokenizerNotUsable",
-            f"The tokenizer in {folder} has no end-of-text token or no tokenizer.json: a model trained with it would "
-            "never stop. Give the model folder the tokenizer files of the published Falcon.",
+            f"The tokenizer in {folder} has no tokenizer.json, or no end-of-text token that it reads as one: a model "
+            "trained with it would never stop. Give the model folder the tokenizer files of the published Falcon.",
         )
     return tokenizer
+
+
+def _can_end(tokenizer: Any) -> bool:
+    backend, end = getattr(tokenizer, "backend_tokenizer", None), tokenizer.eos_token_id
+    if backend is None or end is None:
+        return False
+    return bool(backend.encode(str(tokenizer.eos_token), add_special_tokens=False).ids == [end])
 
 
 def stored_template(folder: Path) -> str | None:

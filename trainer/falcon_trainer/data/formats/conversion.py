@@ -8,9 +8,9 @@ from falcon_trainer.data.formats.completion import CONVERSATIONAL, PROMPT_COMPLE
 from falcon_trainer.data.formats.conversation import Conversation, Message, Turn
 from falcon_trainer.data.formats.instruction import ALPACA, DOLLY
 from falcon_trainer.data.formats.messages import CHAT, SHARE_GPT
+from falcon_trainer.data.formats.recipe import RecipeTemplate
 from falcon_trainer.data.formats.record import Document, InvalidRecord, Segment
 from falcon_trainer.data.formats.template import ChatTemplate, UnusableTemplate
-from falcon_trainer.data.prompt import CHAT_TEMPLATE
 from falcon_trainer.outcome import ExitCode, StageError
 
 END_OF_TEXT = "<|endoftext|>"
@@ -61,8 +61,8 @@ class Sample(TypedDict):
 class Conversion:
     """Makes documents of records. The first record that resembles a format settles it for all."""
 
-    def __init__(self, candidates: tuple[Format, ...], template: ChatTemplate, end_of_text: str) -> None:
-        self._candidates, self._template, self._end = candidates, template, end_of_text
+    def __init__(self, candidates: tuple[Format, ...], template: ChatTemplate) -> None:
+        self._candidates, self._template, self._end = candidates, template, template.end_of_text
         self._settled: Format | None = candidates[0] if len(candidates) == 1 else None
         self.explanation = ""
         """Which format was recognised and why; printed when it is."""
@@ -78,8 +78,7 @@ class Conversion:
         candidates = [known for known in named if known.is_chat or not dataset.template]
         if not candidates:
             raise _unusable(f"records of the format {dataset.format} are no conversations. Leave the template out")
-        end_of_text = eos_token or END_OF_TEXT
-        return cls(tuple(candidates), _template(dataset.template, end_of_text), end_of_text)
+        return cls(tuple(candidates), _template(dataset.template, eos_token or END_OF_TEXT))
 
     @property
     def format(self) -> str | None:
@@ -170,10 +169,11 @@ def _opened(text: str) -> tuple[str, str]:
 
 def _template(own: str | None, end_of_text: str) -> ChatTemplate:
     """The recipe's template, or the user's own once it is checked."""
+    if not own:
+        return RecipeTemplate(end_of_text)
     try:
-        template = ChatTemplate(own or CHAT_TEMPLATE, end_of_text)
-        if own:
-            template.check()
+        template = ChatTemplate(own, end_of_text)
+        template.check()
     except UnusableTemplate as error:
         raise _unusable(str(error)) from error
     return template

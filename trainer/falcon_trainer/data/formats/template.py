@@ -70,7 +70,7 @@ class ChatTemplate:
     def __init__(self, source: str, end_of_text: str) -> None:
         """Raises UnusableTemplate where the source does not parse."""
         self.source = source
-        self._end = end_of_text
+        self.end_of_text = end_of_text
         environment = _environment()
         try:
             self._names = {str(value) for _, kind, value in environment.lex(source) if kind == "name"}
@@ -81,7 +81,7 @@ class ChatTemplate:
     def render(self, messages: Sequence[Message], *, ask: bool) -> str:
         """The text of the messages; with `ask`, up to where the next answer begins. Raises whatever the source does."""
         return self._template.render(
-            messages=list(messages), add_generation_prompt=ask, eos_token=self._end, tools=None, documents=None
+            messages=list(messages), add_generation_prompt=ask, eos_token=self.end_of_text, tools=None, documents=None
         )
 
     def document(self, conversation: Conversation) -> Document:
@@ -112,10 +112,10 @@ class ChatTemplate:
             raise _refused(index, "prints something else before an answer than add_generation_prompt announces")
         answer = whole[len(prompt) :]
         # What a template prints after the end-of-text (a line break, say) opens the next turn.
-        end = answer.rfind(self._end)
+        end = answer.rfind(self.end_of_text)
         if end < 0:
-            raise _refused(index, f"prints no eos_token ({self._end}) after an assistant message")
-        return answer[: end + len(self._end)]
+            raise _refused(index, f"prints no eos_token ({self.end_of_text}) after an assistant message")
+        return answer[: end + len(self.end_of_text)]
 
     def _printed(self, messages: list[Message], *, ask: bool) -> str:
         try:
