@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -15,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, FuncFormatter, MaxNLocator
 
+from falcon_trainer.report.data import Histogram
 from falcon_trainer.report.metrics import Curve
 from falcon_trainer.report.series import SHORTEST, smoothed, span, thinned
 
@@ -87,11 +87,13 @@ def lines(drawn: list[Line], colours: Colours, formatter: Formatter) -> Figure:
     return figure
 
 
-def histogram(lengths: Any, colours: Colours) -> Figure:
-    """Documents by their number of tokens."""
+def histogram(data: Histogram, colours: Colours) -> Figure:
+    """Records by their number of tokens; the last bar may be wider than it is drawn, for what is longer than a row."""
     figure, axes = _axes(SMALL, colours)
-    axes.hist(lengths, bins=min(40, max(1, int(np.ptp(lengths)) + 1)), color=colours.first, rwidth=0.92)
-    axes.set_xlabel("tokens of a document", color=colours.text)
+    edges = np.array(data.edges)
+    width = edges[1] - edges[0]
+    axes.bar(edges[:-1], data.counts, width=0.92 * width, align="edge", color=colours.first)
+    axes.set_xlabel("tokens of a record", color=colours.text)
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     return figure
 

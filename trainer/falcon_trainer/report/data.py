@@ -5,12 +5,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from falcon_trainer.artifacts import read_manifest
+from falcon_trainer.data.contents import STATISTICS
 
-STATISTICS = "statistics.json"
+
+@dataclass(frozen=True)
+class Histogram:
+    """counts[i] of what lies between edges[i] and edges[i + 1]."""
+
+    edges: list[float]
+    counts: list[int]
 
 
 @dataclass(frozen=True)
@@ -21,35 +25,28 @@ class Data:
     """As the status shows them."""
     invalid: dict[str, int] = field(default_factory=dict)
     """Records that could not be used, by what is wrong with them."""
-    lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    """Tokens of each document."""
+    lengths: Histogram | None = None
+    """Records by their number of tokens."""
+    quantiles: dict[str, int] = field(default_factory=dict)
+    """Tokens of a record, by the share of records that have no more."""
 
 
 def read_data(folder: Path) -> Data:
-    """The data set in `folder`."""
+    """The data set in `folder`; what falcon_trainer.data.statistics wrote, and what of it can be read."""
     manifest = read_manifest(folder)
-    figures = manifest.facts.get("figures") if manifest else None
-    return Data(figures if isinstance(figures, dict) else {}, _invalid(folder), _lengths(folder))
+    figures = _fields(manifest.facts.get("figures") if manifest else None)
+    statistics = _statistics(folder)
+    lengths = _fields(statistics.get("lengths"))
+    histogram = Histogram(lengths["edges"], lengths["counts"]) if lengths.get("counts") else None
+    return Data(figures, _fields(statistics.get("invalidKinds")), histogram, _fields(lengths.get("quantiles")))
 
 
-def _invalid(folder: Path) -> dict[str, int]:
+def _statistics(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / STATISTICS).read_text(encoding="utf-8")).get("invalid")
+        return _fields(json.loads((folder / STATISTICS).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return {}
-    return {str(kind): count for kind, count in found.items()} if isinstance(found, dict) else {}
 
 
-def _lengths(folder: Path) -> NDArray[np.int64]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from falcon_trainer.data.store import DOCUMENTS
-
-    try:
-        with pa.memory_map(str(folder / DOCUMENTS)) as file:
-            column = pa.ipc.open_file(file).read_all().column("ids")
-            lengths: NDArray[np.int64] = pc.list_value_length(column).to_numpy()
-    except (OSError, pa.ArrowInvalid):
-        return np.zeros(0, np.int64)
-    return lengths
+def _fields(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from falcon_trainer.layout import RunLayout
 from falcon_trainer.report.board import Board
 from falcon_trainer.report.drawing import Drawing
-from falcon_trainer.report.facts import Facts, State
+from falcon_trainer.report.facts import Facts, State, read_facts
 from falcon_trainer.report.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -72,10 +73,34 @@ class Journal:
 
     @contextmanager
     def _spared(self, what: str) -> Iterator[None]:
-        """Keeps what goes wrong inside away from the training."""
-        try:
+        """As `spared`, but says it once: a full disk would fill the log with every step."""
+        with spared(what, quiet=what in self._failed) as failed:
             yield
-        except Exception as error:  # noqa: BLE001,RUF100 - no kind of error is worth the training
-            if what not in self._failed:
-                log.warning("%s could not be written (%s). Training goes on without.", what, error)
+        if failed:
             self._failed.add(what)
+
+
+def conclude(layout: RunLayout, state: State) -> None:
+    """The last drawing of a training that is over, where the attempt that ended it died before it drew."""
+    with spared("The report"):
+        facts = read_facts(layout.report)
+        if facts and facts.state == "training":
+            facts.model_copy(update={"state": state}).write(layout.report)
+            Drawing(layout.root).finish()
+
+
+def state_of(result: dict[str, JsonValue]) -> State:
+    """How a training ended, by the result of its stage."""
+    return "stopped early" if result.get("stoppedEarly") else "finished"
+
+
+@contextmanager
+def spared(what: str, *, quiet: bool = False) -> Iterator[list[Exception]]:
+    """Keeps what goes wrong inside away from the training; the list holds it afterwards."""
+    failed: list[Exception] = []
+    try:
+        yield failed
+    except Exception as error:  # noqa: BLE001,RUF100 - no kind of error is worth the training
+        failed.append(error)
+        if not quiet:
+            log.warning("%s could not be written (%s). Training goes on without.", what, error)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,7 @@ def page(run: str, history: History, facts: Facts | None, data: Data, samples: S
         samples=samples,
         data=data,
         figures=list(_flat(data.figures)),
-        lengths=_svg(lambda colours: curves.histogram(data.lengths, colours), "Lengths of the documents")
-        if len(data.lengths)
-        else None,
+        lengths=_svg(partial(curves.histogram, data.lengths), "Lengths of the records") if data.lengths else None,
         configuration=yaml.safe_dump(facts.config, sort_keys=False, allow_unicode=True) if facts else None,
         restarts=_restarts(facts),
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -11,6 +11,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from falcon_trainer.model.lora import read_adapter
 from falcon_trainer.outcome import ExitCode, StageError
+from falcon_trainer.train.answering import Questions
 from falcon_trainer.train.checkpoint import CheckpointWriter, read_trained
 from falcon_trainer.train.evaluation import Batch, Measuring
 from falcon_trainer.train.partitions import gather, load_weights, restore
@@ -117,10 +118,14 @@ class FalconTrainer(Trainer):  # type: ignore[misc,unused-ignore]
 class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
     """Reports each step, asks for evaluations, ends on a loss that is no number, and on request after a common save."""
 
-    def __init__(self, reporter: Reporter, seed: int, stop: StopRequest, measuring: Measuring | None) -> None:
+    def __init__(
+        self, reporter: Reporter, seed: int, stop: StopRequest, measuring: Measuring | None, questions: Questions
+    ) -> None:
         self._reporter, self._seed, self._stop, self._measuring = reporter, seed, stop, measuring
+        self._questions = questions
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._questions.ask("before", kwargs["model"], state.global_step)
         # Every rank its own dropout masks. A resumed run loads its random states after this.
         torch.manual_seed(self._seed + torch.distributed.get_rank())
         state.save_steps = args.save_steps  # a resumed state brings the interval that it was saved with

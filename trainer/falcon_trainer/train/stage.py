@@ -11,11 +11,13 @@ from pydantic import JsonValue
 from falcon_trainer.artifacts import problem, read_manifest, remove_drafts, write_file
 from falcon_trainer.beats import Beats
 from falcon_trainer.config import Gang, RunConfig, Training
+from falcon_trainer.data.contents import PROMPTS
 from falcon_trainer.identity import claim
 from falcon_trainer.layout import RunLayout
 from falcon_trainer.model import warm_start
 from falcon_trainer.model.source import model_folder, published_name
 from falcon_trainer.outcome import ExitCode, StageError
+from falcon_trainer.report.journal import conclude, state_of
 from falcon_trainer.train import adapter
 from falcon_trainer.train.batching import accumulation_steps, total_steps
 from falcon_trainer.train.checkpoint import CheckpointWriter, newest_valid, remove_stale_drafts, standing_at
@@ -55,6 +57,8 @@ def train(config: RunConfig, beats: Beats, layout: RunLayout) -> dict[str, JsonV
     accumulation_steps(config.training, torch.distributed.get_world_size())
     start = decided(lambda: _start(config, layout))
     if start.finished:
+        if torch.distributed.get_rank() == 0:
+            conclude(layout, state_of(start.finished))
         return start.finished
     return _Run(config, beats, layout, start, gpu=gpu).train()
 
@@ -122,8 +126,8 @@ class _Run:
     def train(self) -> dict[str, JsonValue]:
         reporter, stop = self._reporter(), StopRequest()
         stop.install()
-        measuring = self._measuring(stop)
-        trainer = self._trainer(reporter, stop, measuring)
+        measuring, questions = self._measuring(stop), self._questions()
+        trainer = self._trainer(reporter, stop, measuring, questions)
         checkpoint = str(self._start.checkpoint) if self._start.checkpoint else None
         trainer.train(resume_from_checkpoint=checkpoint)
         if checkpoint and not stop.agreed:
@@ -132,8 +136,16 @@ class _Run:
         over = measuring.over(step) if measuring else step == self._steps
         if stop.agreed and not over:
             raise StageError(ExitCode.STOPPED, "Stopped", f"Stopped on request; step {step} is saved.", step=step)
+        questions.ask("after", trainer.model, step)
         self._beats.update("save")
-        return decided(lambda: publish_last(self._config, self._layout, self._start.identity, step))
+        published = decided(lambda: publish_last(self._config, self._layout, self._start.identity, step))
+        reporter.finished(state_of(published))
+        return published
+
+    def _questions(self) -> Any:
+        from falcon_trainer.train.answering import Questions
+
+        return Questions(self._layout.data / PROMPTS, self._layout.report, self._model_folder, self._beats)
 
     def _measuring(self, stop: StopRequest) -> Any:
         from falcon_trainer.data.store import PackedRows
@@ -162,7 +174,7 @@ class _Run:
         speed = Speed(self._packed, self._order, self._config.training.global_batch_size, self._steps)
         return Reporter(self._beats, self._steps, speed, journal)
 
-    def _trainer(self, reporter: Any, stop: StopRequest, measuring: Any) -> Any:
+    def _trainer(self, reporter: Any, stop: StopRequest, measuring: Any, questions: Any) -> Any:
         """Arguments first: they make DeepSpeed's settings known, which loading under ZeRO-3 needs."""
         from transformers.integrations.deepspeed import deepspeed_config as completed_config
 
@@ -184,7 +196,7 @@ class _Run:
             args=arguments,
             train_dataset=TrainingRows(self._packed, self._order, self._steps * training.global_batch_size),
             data_collator=collate,
-            callbacks=[Watch(reporter, training.seed, stop, measuring)],
+            callbacks=[Watch(reporter, training.seed, stop, measuring, questions)],
         )
 
     def _arguments(self, training: Training) -> Any:
