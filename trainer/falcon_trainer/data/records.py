@@ -17,7 +17,7 @@ from falcon_trainer.config import Dataset
 from falcon_trainer.data.findings import Findings
 from falcon_trainer.data.formats import Conversion, Document, InvalidRecord
 from falcon_trainer.data.holdout import Holdout, duplicates, key_of
-from falcon_trainer.data.sources import Record, Sources, read
+from falcon_trainer.data.sources import Record, Sources
 from falcon_trainer.outcome import ExitCode, StageError
 
 EVERY = 10_000
@@ -43,6 +43,7 @@ class Records:
 
     def __init__(self, dataset: Dataset, sources: Sources, *, eos_token: str | None, seed: int) -> None:
         self._validation, self._seed = dataset.validation, seed
+        self._read = sources.read
         self._files = [(file, False) for file in sources.training()] + [(file, True) for file in sources.validation()]
         self.conversion = Conversion.of(dataset, eos_token)
         self.findings = Findings()
@@ -89,7 +90,7 @@ class Records:
 
     def _examples(self, findings: Findings) -> Iterator[Example]:
         for file, of_validation_file in self._files:
-            for record in read(file):
+            for record in self._read(file):
                 place = str(record.where)
                 try:
                     if record.problem:

@@ -61,6 +61,15 @@ def compression_of(name: str, head: bytes) -> Compression | None:
     return by_name or next((found for magic, found in COMPRESSION_MAGIC.items() if head.startswith(magic)), None)
 
 
+def unnamed_compression(head: bytes) -> Compression | None:
+    """The compression that the first bytes of a text file tell although its name does not: buckets and web servers may
+    hold `a.jsonl` packed. `BZh` is no sign of it, text may begin so.
+    """
+    return next(
+        (found for magic, found in COMPRESSION_MAGIC.items() if not magic.isascii() and head.startswith(magic)), None
+    )
+
+
 def format_of(head: bytes) -> Format | None:
     """The format that the first bytes of a file tell, once decompressed. CSV has no mark of its own."""
     for magic, found in FORMAT_MAGIC.items():

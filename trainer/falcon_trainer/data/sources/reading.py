@@ -50,10 +50,11 @@ def _damaged(name: str, error: Exception) -> StageError:
 
 
 def _kind(file: Path, name: str) -> Kind:
-    if kind := kinds.named(name) or kinds.named(file.name):
-        return kind
     with file.open("rb") as stream:
-        compression = kinds.compression_of(name, stream.read(8))
+        head = stream.read(8)
+    if kind := kinds.named(name) or kinds.named(file.name):
+        return Kind(kind.format, kind.compression or kinds.unnamed_compression(head))
+    compression = kinds.compression_of(name, head)
     with opened(file, compression) as unpacked:
         found = kinds.format_of(unpacked.read(4096))
     if found is None:

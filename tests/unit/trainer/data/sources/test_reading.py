@@ -53,7 +53,7 @@ def test_a_record_is_named_by_its_place(tmp_path: Path, kind: str) -> None:
 
 
 NAMES = st.text(string.ascii_letters + "é_ü", min_size=1, max_size=6)
-TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 
 @given(st.data())
