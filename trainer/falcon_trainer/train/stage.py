@@ -217,9 +217,8 @@ class _Run:
             bf16=self._gpu,
             use_cpu=not self._gpu,
             deepspeed=deepspeed_config(training, gpu=self._gpu, cpu_adam=offloaded and cpu_adam_available()),
-            activation_checkpointing=training.activation_checkpointing == "full",
-            activation_checkpointing_kwargs={"use_reentrant": False},
             train_sampling_strategy="sequential",
+            dataloader_num_workers=training.data_loader_workers,
             dataloader_pin_memory=self._gpu,
             remove_unused_columns=False,
             label_names=["labels"],
@@ -249,4 +248,7 @@ class _Run:
         log.info("rank %d loaded in %s s, attention: %s", self._rank, report.seconds, name)
         model.name_or_path = published_name(self._config.model, self._layout.workspace)
         torch.manual_seed(self._config.training.seed)  # the same adapter on every rank
-        return get_peft_model(model, lora_config(self._config.lora, model.name_or_path))
+        adapted = get_peft_model(model, lora_config(self._config.lora, model.name_or_path))
+        training = self._config.training
+        model.checkpoint_activations(training.activation_checkpointing, training.selective_layers)
+        return adapted
