@@ -10,11 +10,20 @@ import json
 from pydantic import JsonValue
 
 from falcon_trainer.artifacts import write_file
-from falcon_trainer.config import RunConfig
+from falcon_trainer.config import Checkpoint, Evaluation, RunConfig
 from falcon_trainer.layout import RunLayout
 from falcon_trainer.outcome import ExitCode, StageError
 
-OPTIMISATION = ("epochs", "maxSteps", "globalBatchSize", "learningRate", "scheduler", "warmupSteps", "seed")
+OPTIMISATION = (
+    "epochs",
+    "maxSteps",
+    "globalBatchSize",
+    "learningRate",
+    "scheduler",
+    "warmupSteps",
+    "seed",
+    "earlyStopping",
+)
 
 
 def identity_of(config: RunConfig) -> dict[str, JsonValue]:
@@ -25,8 +34,24 @@ def identity_of(config: RunConfig) -> dict[str, JsonValue]:
     """
     wire = config.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
     training = {name: value for name, value in wire.get("training", {}).items() if name in OPTIMISATION}
+    training |= _evaluation(config)
     model = {name: value for name, value in wire["model"].items() if name != "tokenSecretRef"}
     return {"model": model, "dataset": wire["dataset"], "lora": wire.get("lora", {}), "training": training}
+
+
+def _evaluation(config: RunConfig) -> dict[str, JsonValue]:
+    """What of training.evaluation decides the adapter: which one is kept, and when it is measured, where that chooses
+    the kept one or the end. The interval counts as it is obeyed, so it may come from training.checkpoint.
+    """
+    if config.dataset.validation is None:
+        return {}
+    training, default = config.training, Checkpoint().every_steps
+    settings = training.evaluation or Evaluation()
+    interval = settings.every_steps or training.checkpoint.every_steps
+    decides = settings.adapter == "best" or training.early_stopping is not None
+    told: dict[str, JsonValue] = {"adapter": settings.adapter} if settings.adapter != Evaluation().adapter else {}
+    told |= {"everySteps": interval} if decides and interval != default else {}
+    return {"evaluation": told} if told else {}
 
 
 def digest_of(identity: JsonValue) -> str:
