@@ -37,7 +37,7 @@ class Board:
     def add(self, line: dict[str, Any]) -> None:
         """The figures of one line of metrics.jsonl."""
         for field, tag in TAGS.items():
-            if field in line:
+            if line.get(field) is not None:
                 self._writer.add_scalar(tag, line[field], line["step"])
 
     def flush(self) -> None:

@@ -110,7 +110,7 @@ def svg(draw: Callable[[Colours], Figure], description: str) -> str:
         drawn = drawn.replace(colour, f"var(--{variable})")
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", drawn))
-    drawn = re.sub(r"font: ([0-9.]+px) [^;\"]*", r"font-size: \1; font-family: inherit", drawn)
+    drawn = re.sub(r"font-family: [^;\"]*", "font-family: inherit", drawn)
     return drawn.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ class Histogram:
 
     edges: list[float]
     counts: list[int]
+
+    @property
+    def longer(self) -> bool:
+        """Whether the last one holds what is longer than a row, and so is not as wide as the others."""
+        widths = [end - start for start, end in pairwise(self.edges)]
+        return abs(widths[-1] - widths[0]) > 1  # edges are whole numbers
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def page(run: str, history: History, facts: Facts | None, data: Data, samples: S
         data=data,
         figures=list(_flat(data.figures)),
         lengths=_svg(partial(curves.histogram, data.lengths), "Lengths of the records") if data.lengths else None,
-        configuration=yaml.safe_dump(facts.config, sort_keys=False, allow_unicode=True) if facts else None,
+        configuration=_yaml(facts.config) if facts else None,
         restarts=_restarts(facts),
         now=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
@@ -140,6 +140,20 @@ def _speed_tiles(history: History, facts: Facts | None) -> Iterator[Tile]:
         mfu, hfu = facts.utilisation(rate)
         yield Tile("MFU", words.percent(mfu), f"HFU {words.percent(hfu)}")
     yield Tile("Training time", words.duration(seconds), "in steps; loading, saving and evaluating not counted")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines, such as templates, as blocks."""
+
+
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+)
+
+
+def _yaml(config: dict[str, Any]) -> str:
+    return yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1 << 20)
 
 
 def _restarts(facts: Facts | None) -> list[tuple[str, str, int, int]]:
