@@ -153,7 +153,9 @@ def _differing_modules(lora: Lora, entries: list[Any], expected: Shapes) -> list
             return [f"it adapts {', '.join(adapted) or 'nothing'}, lora.targetModules are {ours}"]
         lacking, foreign = sorted(expected.keys() - names), sorted(names - expected.keys())
         example = (lacking or foreign)[0]
-        return [f"it lacks {len(lacking)} and has {len(foreign)} tensors that this base gives rise to ({example})"]
+        return [
+            f"it lacks {len(lacking)} of the tensors that this base needs and has {len(foreign)} others ({example})"
+        ]
     wrong = next((entry for entry in entries if entry.shape != expected[entry.name]), None)
     if wrong:
         shapes = f"{list(wrong.shape)} instead of {list(expected[wrong.name])}"
