@@ -17,9 +17,11 @@ SHOWN = 20
 IN_MESSAGE = 5
 """Of these, the ones that the outcome's message lists."""
 SENTENCE = 400
-"""Bytes of one sentence in the message's JSON: five of them and the counts leave a fifth of the message free."""
+"""Bytes of one sentence in the message's JSON: five of them and the counts leave a quarter of the message free."""
 PLACE = 120
 """Of these, bytes of the record's place: a file's name may have 255."""
+KINDS, KIND = 8, 60
+"""Kinds that are told by name, and bytes of such a name."""
 NO_ANSWER = "no answer"
 """Kind of a record whose answer is empty: it is well formed and yet teaches nothing."""
 
@@ -47,7 +49,7 @@ class Findings:
         return self.kinds[NO_ANSWER]
 
     def add_invalid(self, place: str, reason: str, kind: str) -> None:
-        self.kinds[kind] += 1
+        self.kinds[shortened(kind, KIND)] += 1
         if len(self.first) < SHOWN:
             where = shortened(printable(place), PLACE, keep_end=True)
             self.first.append(shortened(f"{where}: {printable(reason)}", SENTENCE))
@@ -55,7 +57,9 @@ class Findings:
     @property
     def counts(self) -> str:
         """The kinds by falling count: `missing field 28, not JSON 2`."""
-        return ", ".join(f"{kind} {count}" for kind, count in self.kinds.most_common())
+        told = [f"{kind} {count}" for kind, count in self.kinds.most_common(KINDS)]
+        others = self.invalid - sum(count for _, count in self.kinds.most_common(KINDS))
+        return ", ".join(told + ([f"others {others}"] if others else []))
 
     def listing(self, limit: int) -> str:
         more = self.invalid - min(limit, len(self.first))

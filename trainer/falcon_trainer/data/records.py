@@ -4,6 +4,7 @@ Two passes over the files: the first checks all records and keeps 8 bytes of eac
 pass holds in memory does not grow with the texts.
 """
 
+import re
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -112,7 +113,8 @@ class Records:
 
 def _kind_of(problem: str) -> str:
     """The problem without its details: `is not JSON: Expecting value …` is of the kind `not JSON`."""
-    return problem.partition(":")[0].partition(" (")[0].removeprefix("is ")
+    words = problem.partition(":")[0].partition(" (")[0].removeprefix("is ")
+    return re.sub(r"(?<= )\d+", "n", words)
 
 
 def path_of_broken_text(fields: dict[str, Any]) -> str:
