@@ -21,6 +21,7 @@ from falcon_trainer.outcome import StageError
 from falcon_trainer.train.stage import train
 import json, os, sys
 config, rank = read_config(CONFIG), int(os.environ["RANK"])
+REPORT
 BEFORE
 try:
     ended = {"result": train(config, Beats("train", rank), RunLayout(config.run))}
@@ -31,15 +32,32 @@ sys.stdout.flush()
 os._exit(0)
 """
 
+NO_REPORT = """
+from falcon_trainer.report.drawing import Drawing
+from falcon_trainer.train.answering import Questions
+Drawing.begin = Drawing.finish = lambda self: False
+Questions.ask = lambda *anything: None
+"""
+"""Saves the seconds that samples and page cost each run."""
+
 
 def train(
-    shop: Workshop, settings: Heads, gang: Ranks | None = None, before: str = "", *, ranks: int = 2
+    shop: Workshop,
+    settings: Heads,
+    gang: Ranks | None = None,
+    before: str = "",
+    *,
+    ranks: int = 2,
+    report: bool = False,
 ) -> dict[str, Any]:
     """Trains, under torchrun unless a gang is given; how the stage ended, on all ranks alike.
 
-    `before` is Python that each rank runs first; there, `rank` is its number.
+    `before` is Python that each rank runs first; there, `rank` is its number. `report`: with samples and page.
     """
-    program, config = TRAIN.replace("BEFORE", before), shop.config(**settings)
+    program, config = (
+        TRAIN.replace("REPORT", "" if report else NO_REPORT).replace("BEFORE", before),
+        shop.config(**settings),
+    )
     if gang:
         shop.fork(gang, program, config, ranks=ranks)
     else:
