@@ -23,7 +23,7 @@ base_model: {base}
 ---
 # {run}
 
-LoRA adapter for `{base}`, trained for {step} steps to a loss of {loss}. {prompts}
+LoRA adapter for `{base}`, {trained}. {prompts}
 
 ```python
 from peft import AutoPeftModelForCausalLM
@@ -62,13 +62,21 @@ def save_adapter(
     _write_config(draft, lora, base_name)
     template = stored_template(layout.data)
     travelling(load_tokenizer(model), template).save_pretrained(str(draft))
-    (draft / "README.md").write_text(
-        CARD.format(base=base_name, run=layout.run, prompts=IN_TEMPLATE if template else AS_TEXT, **facts),
-        encoding="utf-8",
-    )
+    prompts = IN_TEMPLATE if template else AS_TEXT
+    card = CARD.format(base=base_name, run=layout.run, trained=_trained(facts), prompts=prompts)
+    (draft / "README.md").write_text(card, encoding="utf-8")
     expected = adapter_shapes(base_shapes(falcon_config(model)), lora)
     check_adapter(draft / ADAPTER_FILE, expected, trained=bool(facts["step"]))
     return publish(draft, layout.adapter, kind=KIND, facts=facts)
+
+
+def _trained(facts: dict[str, JsonValue]) -> str:
+    if "adapterStep" not in facts:
+        return f"trained for {facts['step']} steps to a loss of {facts['loss']}"
+    best = f" (of {facts['step']})" if facts["adapterStep"] != facts["step"] else ""
+    return (
+        f"trained for {facts['adapterStep']} steps{best} to a loss of {facts['evaluationLoss']} on validation records"
+    )
 
 
 def _write_config(draft: Path, lora: Lora, base_name: str) -> None:
