@@ -32,17 +32,19 @@ class Plan:
 def pack(lengths: Ints, capacity: int, *, seed: int = 0) -> Plan:
     """Best-fit decreasing: each document, longest first, goes into the fullest row that still has room.
 
-    `lengths` are tokens, each from 1 to `capacity`. Documents of equal length are taken in a random order that
-    `seed` fixes, else neighbours in a file that have the same length would always share a row. Raises ValueError.
+    `lengths` are tokens, each from 1 to `capacity`. Documents are dealt out to 256 heaps at random, as `seed` has it,
+    and those of equal length are taken heap by heap: else neighbours in a file that have the same length would always
+    share a row. Raises ValueError.
     """
     if len(lengths) and not 1 <= lengths.min() <= lengths.max() <= capacity:
         raise ValueError(
             f"lengths from {lengths.min()} to {lengths.max()} do not fit into rows of 1 to {capacity} tokens"
         )
-    shuffle = np.random.default_rng(seed).permutation(len(lengths))
-    # numpy sorts 16-bit numbers by radix, ten times faster than wider ones.
+    # numpy sorts 8 and 16 bits by radix, several times faster than it permutes numbers or sorts wider ones.
+    heap = np.random.default_rng(seed).integers(0, 256, len(lengths), dtype=np.uint8)
+    dealt = np.argsort(heap, kind="stable")
     free = (capacity - lengths).astype(np.uint16 if capacity < 1 << 16 else np.int64)
-    order = shuffle[np.argsort(free[shuffle], kind="stable")]
+    order = dealt[np.argsort(free[dealt], kind="stable")]
     row_of_sorted, rows = _best_fit(np.bincount(lengths, minlength=capacity + 1), capacity, len(lengths))
     by_row = np.argsort(row_of_sorted, kind="stable")
     offsets = np.zeros(rows + 1, np.int64)
