@@ -16,8 +16,9 @@ CHATML = (
 )
 """As many models have it; what it prints after the end of an answer opens the next turn."""
 DIALOGUE = (
-    "{% for m in messages %}{% if m.role == 'assistant' %}\nFalcon: {{ m.content + eos_token }}\n"
-    "{% else %}User: {{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}\nFalcon:{% endif %}"
+    "{% for m in messages %}{% if m.role == 'assistant' %}{{ '\\nFalcon: ' + m.content + eos_token + '\\n' }}"
+    "{% else %}{{ 'User: ' + m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\\nFalcon:' }}{% endif %}"
 )
 """The text form that Falcon's own chat models were trained in: the space belongs to the answer."""
 OWN_TEMPLATES = {"ChatML": CHATML, "a dialogue": DIALOGUE}

@@ -161,21 +161,14 @@ def load_tokenizer(folder: Path) -> Any:
         raise StageError(
             ExitCode.NO_INPUT, "TokenizerNotUsable", f"The tokenizer in {folder} does not load: {error}"
         ) from error
-    if not _can_end(tokenizer):
+    if tokenizer.eos_token_id is None or getattr(tokenizer, "backend_tokenizer", None) is None:
         raise StageError(
             ExitCode.NO_INPUT,
             "TokenizerNotUsable",
-            f"The tokenizer in {folder} has no tokenizer.json, or no end-of-text token that it reads as one: a model "
-            "trained with it would never stop. Give the model folder the tokenizer files of the published Falcon.",
+            f"The tokenizer in {folder} has no end-of-text token or no tokenizer.json: a model trained with it would "
+            "never stop. Give the model folder the tokenizer files of the published Falcon.",
         )
     return tokenizer
-
-
-def _can_end(tokenizer: Any) -> bool:
-    backend, end = getattr(tokenizer, "backend_tokenizer", None), tokenizer.eos_token_id
-    if backend is None or end is None:
-        return False
-    return bool(backend.encode(str(tokenizer.eos_token), add_special_tokens=False).ids == [end])
 
 
 def stored_template(folder: Path) -> str | None:

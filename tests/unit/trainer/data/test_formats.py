@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falcon_trainer.data.formats import Conversion, InvalidRecord
@@ -253,6 +253,7 @@ def test_a_sample_is_a_question_and_its_answer(record: dict[str, Any], sample: d
     assert conversion().sample(record) == sample
 
 
+@settings(deadline=None)
 @given(chats())
 def test_no_text_of_a_conversation_is_lost_or_trained_that_the_assistant_did_not_say(
     turns: list[dict[str, str]],
@@ -267,6 +268,7 @@ def test_no_text_of_a_conversation_is_lost_or_trained_that_the_assistant_did_not
     assert read.count("### Answer\n") >= len(answers)
 
 
+@settings(deadline=None)
 @given(said, said, st.sampled_from([{}, {"context": ""}, {"context": None}, {"context": "c"}, {"context": " \n"}]))
 def test_a_dolly_record_is_the_recipes_text_to_the_letter(
     instruction: str, response: str, context: dict[str, str | None]

@@ -4,10 +4,12 @@ Rendered as transformers' `apply_chat_template` renders it (same sandbox, same s
 without the half second that importing transformers takes and at half its price for a message.
 """
 
+import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-from jinja2 import TemplateSyntaxError, nodes
+from jinja2 import Template, TemplateError, TemplateSyntaxError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -37,15 +39,13 @@ class _Generation(Extension):
 
     tags = {"generation"}  # noqa: RUF012 - jinja's own form
 
-    def parse(self, parser: Parser) -> list[nodes.Node]:
-        """The statements inside."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: Parser) -> nodes.Node:
+        """The statements inside, whose assignments stay there, as in transformers."""
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True)).set_lineno(line)
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    from jinja2.exceptions import TemplateError
-
     def refuse(message: str) -> None:
         raise TemplateError(message)
 
@@ -57,10 +57,16 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
+@lru_cache(maxsize=16)
+def _compiled(source: str) -> tuple[frozenset[str], Template]:
+    """The names that a template uses, and the template. Raises TemplateSyntaxError."""
+    environment = _environment()
+    names = frozenset(str(value) for _, kind, value in environment.lex(source) if kind == "name")
+    return names, environment.from_string(source)
+
+
 def _json(value: object, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
     """Unlike jinja's own filter, without escapes for HTML."""
-    import json
-
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
 
 
@@ -71,12 +77,12 @@ class ChatTemplate:
         """Raises UnusableTemplate where the source does not parse."""
         self.source = source
         self.end_of_text = end_of_text
-        environment = _environment()
         try:
-            self._names = {str(value) for _, kind, value in environment.lex(source) if kind == "name"}
-            self._template = environment.from_string(source)
+            self._names, self._template = _compiled(source)
         except TemplateSyntaxError as error:
             raise UnusableTemplate(f"line {error.lineno} is not Jinja: {error.message}") from error
+        except (RecursionError, SyntaxError) as error:  # of the Python that Jinja makes of it
+            raise UnusableTemplate("it is nested too deeply") from error
 
     def render(self, messages: Sequence[Message], *, ask: bool) -> str:
         """The text of the messages; with `ask`, up to where the next answer begins. Raises whatever the source does."""
