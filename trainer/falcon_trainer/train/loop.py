@@ -18,6 +18,7 @@ from falcon_trainer.train.partitions import gather, load_weights, restore
 from falcon_trainer.train.report import Reporter
 from falcon_trainer.train.standing import Standing
 from falcon_trainer.train.stop import StopRequest
+from falcon_trainer.train.workers import leave_group
 from falcon_trainer.train.zero import control_group
 
 
@@ -40,6 +41,11 @@ class FalconTrainer(Trainer):  # type: ignore[misc,unused-ignore]
         self.remove_callback(PrinterCallback)  # the reporter prints
         self._writer, self._reporter = writer, reporter
         self._measuring, self._initial_adapter = measuring, initial_adapter
+
+    def get_train_dataloader(self) -> Any:
+        loader = super().get_train_dataloader()
+        loader.base_dataloader.worker_init_fn = leave_group  # accelerate's loader holds torch's
+        return loader
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Measures the model on the validation rows, and asks for what follows from it: a checkpoint of the best, the
