@@ -25,7 +25,8 @@ from falcon_trainer.uris import bucket_and_path
 BLOCK = 1 << 24
 """Bytes of one request: each waits once for the store."""
 AWS_ERROR = re.compile(r"AWS Error (\w+)(?: \(HTTP status (\d+)\))?")
-"""How Arrow's client names what the store answered; seen with pyarrow 26."""
+"""How Arrow's client names what the store answered; seen with pyarrow 26. It loses what is said to a GET ("Failed to
+flush response stream"), but the next try asks by HEAD first."""
 FORBIDDEN = frozenset(
     {
         "ACCESS_DENIED",
@@ -116,7 +117,10 @@ class Bucket(Remote):
                 "variables in podTemplate.prepare.env, or a service account in podTemplate.prepare.serviceAccountName.",
             )
         if status in ("301", "400") or name == "VALIDATION":
-            return self.wanted.missing(f"{said}: check AWS_REGION and AWS_ENDPOINT_URL in podTemplate.prepare.env")
+            return self.wanted.missing(
+                f"{said}: check AWS_REGION and AWS_ENDPOINT_URL in podTemplate.prepare.env, and that the credentials "
+                "have not expired"
+            )
         return UnavailableError(f"cannot be read ({said})")
 
 

@@ -44,6 +44,10 @@ class Place(ABC):
     def digest(self, name: str) -> str:
         """Hex SHA-256 of a file. Raises OSError."""
 
+    def address(self, name: str) -> str:
+        """A file as its URI would be."""
+        return self.wanted.shown if self.chosen().single else f"{self.wanted.shown.rstrip('/')}/{name}"
+
 
 class Remote(Place):
     """A source that is fetched once into a folder of the run, described by a manifest, and never asked for again."""
@@ -88,7 +92,7 @@ class Remote(Place):
 
     def key(self, name: str) -> str:
         """As Place.key."""
-        return self.wanted.shown if self.chosen().single else f"{self.wanted.shown.rstrip('/')}/{name}"
+        return self.address(name)
 
     def digest(self, name: str) -> str:
         """As Place.digest, from the manifest: `fetch` has compared the files with it."""

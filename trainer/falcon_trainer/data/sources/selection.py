@@ -1,5 +1,6 @@
 """All sources of a data set: fetched, and their files by what they are used for."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -109,11 +110,8 @@ class Sources:
     @cached_property
     def _names(self) -> dict[Path, str]:
         used = [(place.path(name), place, name) for place, name in self._used()]
-        names = [name for _, _, name in used]
-        return {
-            path: name if names.count(name) == 1 else f"{place.wanted.shown.rstrip('/')}: {name}"
-            for path, place, name in used
-        }
+        seen = Counter(name for _, _, name in used)
+        return {path: name if seen[name] == 1 else place.address(name) for path, place, name in used}
 
     def _used(self) -> Iterator[tuple[Place, str]]:
         for place in self._places:

@@ -76,7 +76,7 @@ def splits_of(names: Iterable[str], configuration: Mapping[str, Any] | None = No
         for name in names:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).touch()
-        base = root / str(described.get("data_dir") or "")
+        base = root / _inside(str(described.get("data_dir") or ""))
         try:
             patterns = (
                 sanitize_patterns(described["data_files"])
@@ -95,17 +95,21 @@ def _resolved(patterns: Iterable[str], base: Path, root: Path) -> tuple[str, ...
 
     found: dict[str, None] = {}
     for pattern in patterns:
-        # The README's author must not make the stage read other files of the pod, or other hosts.
-        if pattern.startswith("/") or ".." in Path(pattern).parts or ":" in pattern:
-            raise NoSuchSplitsError(f"its README.md names {pattern!r}, which is outside of it")
         try:
-            paths = resolve_pattern(pattern, str(base))
+            paths = resolve_pattern(_inside(pattern), str(base))
         except FileNotFoundError:
             if not contains_wildcards(pattern):
                 raise NoSuchSplitsError(f"its README.md names {pattern!r}, which is not there") from None
             continue
         found |= dict.fromkeys(Path(path).relative_to(root).as_posix() for path in paths)
     return tuple(found)
+
+
+def _inside(path: str) -> str:
+    """A path or pattern of a README.md, whose author must not make the stage look at the pod's files or other hosts."""
+    if path.startswith(("/", "~")) or ".." in Path(path).parts or ":" in path:
+        raise NoSuchSplitsError(f"its README.md names {path!r}, which is outside of it")
+    return path
 
 
 def of_one_kind(names: tuple[str, ...]) -> tuple[str, ...]:

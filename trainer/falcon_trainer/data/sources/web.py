@@ -16,7 +16,6 @@ from falcon_trainer.outcome import ExitCode, StageError
 if TYPE_CHECKING:
     import httpx
 
-BLOCK = 1 << 20
 CONNECT_SECONDS, READ_SECONDS = 15.0, 60.0
 MOMENTARY = frozenset({408, 425, 429})
 """Statuses, beside 5xx, that may pass."""
@@ -99,7 +98,8 @@ def _blocks(response: "httpx.Response") -> Iterator[bytes]:
     import httpx
 
     try:
-        yield from response.iter_raw(BLOCK)
+        # As they come: larger blocks would be lost with the connection that is cut in their middle.
+        yield from response.iter_raw()
     except httpx.TransportError as error:
         raise UnavailableError(_unreached(error)) from error
 
