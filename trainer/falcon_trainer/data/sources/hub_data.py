@@ -81,9 +81,10 @@ class HubData(Remote):
             return splits_of(names, described.get(default_configuration(described) or ""))
         if path in described:
             return splits_of(names, described[path])
-        if not any(name.startswith(f"{path}/") for name in names):
+        below = [name.removeprefix(f"{path}/") for name in names if name.startswith(f"{path}/")]
+        if not below:
             raise NoSuchSplitsError(_nothing_at(path, names, described))
-        return splits_of(names, {"data_dir": path})
+        return {split: tuple(f"{path}/{name}" for name in found) for split, found in splits_of(below).items()}
 
 
 def _nothing_at(path: str, names: list[str], described: dict[str, Any]) -> str:
