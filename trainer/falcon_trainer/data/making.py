@@ -1,6 +1,7 @@
 """Makes the data set of a run: records are checked and, once the tokenizer is there, written, described, published."""
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,19 @@ from falcon_trainer.data.formats.conversion import END_OF_TEXT
 from falcon_trainer.data.paint import Paint
 from falcon_trainer.data.preview import SHORT, describe
 from falcon_trainer.data.records import Records, Say
+from falcon_trainer.data.served import check_served
 from falcon_trainer.data.sources import Sources
 from falcon_trainer.data.statistics import Figures, figures, statistics
 from falcon_trainer.data.store import PackedRows
-from falcon_trainer.data.tokenization import TEMPLATE, Encoder, load_tokenizer
+from falcon_trainer.data.tokenization import TEMPLATE, Encoder, load_tokenizer, travelling
 from falcon_trainer.data.writing import Writing
 from falcon_trainer.layout import RunLayout
 from falcon_trainer.outcome import ExitCode, StageError
 
 FALCON_VOCABULARY = 65024
 """FalconConfig's default, where a config.json says nothing."""
+CHECKED = 3
+"""Records whose prompts are read as a server reads them, before the others are written."""
 LOGGED = 3
 """Documents that the log shows."""
 
@@ -54,6 +58,7 @@ class Making:
         tokenizer = load_tokenizer(model)
         if tokenizer.eos_token != END_OF_TEXT:  # no published Falcon's: the text of a chat is another one then
             self._records, self._findings = self._checked(tokenizer.eos_token)
+        self._check_served(tokenizer)
         remove_drafts(self._layout.data)
         draft = draft_beside(self._layout.data)
         written = self._write(draft, tokenizer)
@@ -63,6 +68,11 @@ class Making:
         publish(draft, self._layout.data, kind=contents.KIND, facts=facts)
         self._log(told)
         return told
+
+    def _check_served(self, tokenizer: Any) -> None:
+        conversion = self._records.conversion
+        first = [example.record.fields for example in islice(self._records.examples(), CHECKED)]
+        check_served(travelling(tokenizer, conversion.chat_template), conversion, first)
 
     def _write(self, draft: Path, tokenizer: Any) -> Writing:
         dataset = self._config.dataset
