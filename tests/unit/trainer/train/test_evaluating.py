@@ -99,6 +99,12 @@ def loss_of_stock_peft(shop: Workshop, adapter: Path) -> float:
 Finished = tuple[Workshop, dict[str, Any]]
 
 
+def assert_equal_but_for_its_place(one: Finished, other: Finished) -> None:
+    """Results and adapters are equal; the adapters' digests are not, because they name the folder of the base."""
+    assert one[1] | {"adapter": None} == other[1] | {"adapter": None}
+    assert same(published(*one), published(*other))
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory, gang: Ranks) -> Finished:
     """A run of six steps on two ranks, measured after steps 2, 4 and 6."""
@@ -155,18 +161,16 @@ def test_a_stop_during_an_evaluation_ends_it_at_once_and_it_is_made_up_for(
     measured: Finished, tmp_path: Path, gang: Ranks
 ) -> None:
     shop = copied(measured[0], tmp_path)
-    ended = train(shop, settings(), gang, AT_THE_SECOND_EVALUATION)
-    assert (ended["code"], ended["step"]) == (143, 4)
-    assert list(lines(shop, "evaluationLoss")) == [2]
-    assert [(checkpoint.step, checkpoint.evaluation_loss is None) for checkpoint in found(shop.layout)] == [
-        (4, True),
-        (3, True),
-        (2, False),
-    ]
+    for step, done in ((4, [2]), (6, [2, 4])):  # in the middle of the run, then after its last step
+        ended = train(shop, settings(), gang, AT_THE_SECOND_EVALUATION)
+        assert (ended["code"], ended["step"]) == (143, step)
+        assert list(lines(shop, "evaluationLoss")) == done
+        assert found(shop.layout)[0].step == step
+        assert found(shop.layout)[0].evaluation_loss is None
     result = train(shop, settings(), gang)["result"]
-    assert lines(shop, "evaluationLoss") == lines(measured[0], "evaluationLoss")
-    assert result == measured[1] | {"adapter": result["adapter"]}
-    assert same(published(shop, result), published(*measured))
+    assert_equal_but_for_its_place((shop, result), measured)
+    for field in ("loss", "evaluationLoss"):
+        assert lines(shop, field) == lines(measured[0], field)
 
 
 # Losses that are told to the decisions in place of what was measured.
@@ -216,6 +220,8 @@ def test_early_stopping_ends_the_run_as_a_success_with_the_best_adapter(stopped:
         if name.endswith(".fp32")
     }
     assert same(published(shop, result), best)
+    card = (shop.layout.workspace / result["adapter"]["path"] / "README.md").read_text()
+    assert "trained for 4 steps (of 8) to a loss of 4 on validation records" in card
 
 
 def test_the_best_checkpoint_stays_beside_the_newest(stopped: Finished) -> None:
@@ -226,9 +232,7 @@ def test_best_and_patience_go_on_after_a_restart(stopped: Finished, tmp_path: Pa
     shop = copied(stopped[0], tmp_path)
     assert train(shop, STOPPING, gang, SCRIPTED + FALL_AT_STEP_7)["reason"] == "Fell"
     assert steps_kept(shop) == [6, 4]
-    result = train(shop, STOPPING, gang, SCRIPTED)["result"]
-    assert result == stopped[1] | {"adapter": result["adapter"]}
-    assert same(published(shop, result), published(*stopped))
+    assert_equal_but_for_its_place((shop, train(shop, STOPPING, gang, SCRIPTED)["result"]), stopped)
 
 
 def test_a_validation_loss_that_is_no_number_ends_the_run(measured: Finished, tmp_path: Path, gang: Ranks) -> None:
@@ -253,7 +257,7 @@ def warm(measured: Finished, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return prepared(shop.root, heads), heads
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("ranks", [1, 3])
 def test_training_from_an_adapter_begins_at_its_loss_on_any_number_of_ranks(
     measured: Finished, warm: tuple[Workshop, Heads], tmp_path: Path, gang: Ranks, ranks: int
 ) -> None:
