@@ -1,5 +1,6 @@
 """What a server makes of the messages is what the model was trained on, token by token, at every answer."""
 
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -155,6 +156,22 @@ def test_a_saved_tokenizer_builds_the_same_prompts(tmp_path: Path, template: str
         len(tokenizer()),
         ">>PREFIX<<",
     )
+
+
+@pytest.mark.skipif(not FALCON_TOKENIZER.exists(), reason="the real records are not beside the checkout")
+def test_real_records_follow_their_served_prompts() -> None:
+    real = FALCON_TOKENIZER.parent
+    dolly = [json.loads(line) for line in (real / "dolly-sample.jsonl").read_text().splitlines()]
+    alpaca = json.loads((real / "code-alpaca-2k.json").read_text())[::10]
+    for records, name in ((dolly, "dolly"), (alpaca, "alpaca")):
+        converted = conversion()
+        for record in records:
+            sample = converted.sample(record)
+            carrier = carried(TOKENIZERS["Falcon's"], converted)
+            ((prompt, answer),) = trained(carrier, converted, record)
+            assert prompt == served(carrier, messages(("user", sample["message"] or "")))
+            assert carrier.decode(answer) == record["response" if name == "dolly" else "output"] + END
+        assert converted.format == name
 
 
 RECORDS: dict[str, dict[str, Any]] = {
