@@ -79,7 +79,11 @@ def parser() -> argparse.ArgumentParser:
     ask = stages.add_parser("generate", help=help_text, description=help_text)
     ask.set_defaults(run=_generate)
     _add_config(ask)
-    ask.add_argument("message", nargs="+", help="a user message; each is asked by itself")
+    ask.add_argument(
+        "message",
+        nargs="+",
+        help="a user message, or a prompt of a model without a chat template; each is asked by itself",
+    )
     ask.add_argument("--which", choices=("base", "adapter", "merged"), default="merged", help="%(default)s")
     ask.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="%(default)s")
     return root

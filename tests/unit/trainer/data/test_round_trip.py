@@ -89,7 +89,7 @@ def test_every_answer_of_a_chat_follows_the_served_prompt(
 def test_the_answer_of_a_record_follows_the_served_prompt(
     base: Any, template: str | None, name: str, question: str, context: str, answer: str
 ) -> None:
-    record: dict[str, Any] = {
+    records: dict[str, dict[str, Any]] = {
         "dolly": {"instruction": question, "context": context, "response": answer},
         "alpaca": {"instruction": question, "input": context, "output": answer},
         "sharegpt": {
@@ -100,8 +100,8 @@ def test_the_answer_of_a_record_follows_the_served_prompt(
             "prompt": messages(("system", context), ("user", question)),
             "completion": messages(("assistant", answer)),
         },
-    }[name]
-    converted = conversion(format=name, template=template)
+    }
+    record, converted = records[name], conversion(format=name, template=template)
     sample = converted.sample(record)
     carrier = carried(base, converted)
     ((prompt, _),) = trained(carrier, converted, record)
