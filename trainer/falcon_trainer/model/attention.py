@@ -104,8 +104,9 @@ class DocumentAttention(FalconAttention):  # type: ignore[misc,unused-ignore]
         query = _rotate(fused[:, :, :-2], cos, sin).view(rows * length, self.num_heads, dim)
         key = _rotate(fused[:, :, -2], cos[:, 0], sin[:, 0])
         value = fused[:, :, -1].contiguous()
+        documents = self._borders.of(position_ids)
         with self.keeper.attention():
-            mixed = self._kernel(query, key, value, self._borders.of(position_ids))
+            mixed = self._kernel(query, key, value, documents)
         return self.dense(mixed.reshape(rows, length, self.num_heads * dim)), None
 
 
