@@ -24,7 +24,7 @@ json_records = st.dictionaries(st.sampled_from(PLAIN), words | scalars, max_size
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.sampled_from(FORMATS), st.booleans(), st.lists(json_records, min_size=1, max_size=3))
 def test_whatever_a_record_holds_it_becomes_a_document_or_an_invalid_record_with_its_field(
     name: str, own: bool, records: list[dict[str, Any]]

@@ -253,7 +253,7 @@ def test_a_sample_is_a_question_and_its_answer(record: dict[str, Any], sample: d
     assert conversion().sample(record) == sample
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(chats())
 def test_no_text_of_a_conversation_is_lost_or_trained_that_the_assistant_did_not_say(
     turns: list[dict[str, str]],
@@ -268,7 +268,7 @@ def test_no_text_of_a_conversation_is_lost_or_trained_that_the_assistant_did_not
     assert read.count("### Answer\n") >= len(answers)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(said, said, st.sampled_from([{}, {"context": ""}, {"context": None}, {"context": "c"}, {"context": " \n"}]))
 def test_a_dolly_record_is_the_recipes_text_to_the_letter(
     instruction: str, response: str, context: dict[str, str | None]

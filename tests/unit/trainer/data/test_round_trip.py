@@ -61,7 +61,7 @@ def spans(part: Tokens) -> Iterator[tuple[int, int]]:
 
 @each_tokenizer
 @each_template
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(turns=chats())
 @example(
     turns=messages(
@@ -84,7 +84,7 @@ def test_every_answer_of_a_chat_follows_the_served_prompt(
 
 @each_tokenizer
 @each_template
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(st.sampled_from(["dolly", "alpaca", "sharegpt", "prompt-completion"]), said, said, said)
 def test_the_answer_of_a_record_follows_the_served_prompt(
     base: Any, template: str | None, name: str, question: str, context: str, answer: str
@@ -111,7 +111,7 @@ def test_the_answer_of_a_record_follows_the_served_prompt(
 
 
 @each_tokenizer
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(said, said)
 def test_a_completion_follows_the_served_prompt_where_there_is_no_template(
     base: Any, prompt: str, completion: str
@@ -127,7 +127,7 @@ def test_a_completion_follows_the_served_prompt_where_there_is_no_template(
 
 @each_tokenizer
 @each_template
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(turns=chats())
 def test_with_train_on_all_the_same_tokens_are_trained_once_but_the_first(
     base: Any, template: str | None, turns: list[dict[str, Any]]

@@ -112,7 +112,7 @@ def test_a_template_that_cannot_be_trained_with_is_refused(template: str, said: 
     assert said in caught.value.message
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(st.sampled_from([CHAT_TEMPLATE, CHATML, DIALOGUE]), chats(), st.booleans())
 def test_text_is_rendered_as_transformers_renders_it(template: str, turns: list[dict[str, str]], ask: bool) -> None:
     ours = ChatTemplate(template, END).render(turns, ask=ask)
@@ -120,7 +120,7 @@ def test_text_is_rendered_as_transformers_renders_it(template: str, turns: list[
     assert ours == theirs
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(chats(), st.lists(st.sampled_from([0, 1]), min_size=4, max_size=4))
 def test_the_recipes_template_prints_in_python_what_it_prints_in_jinja(
     turns: list[dict[str, Any]], weights: list[int]
