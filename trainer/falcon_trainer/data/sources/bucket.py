@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from pydantic import JsonValue
 
 from falcon_trainer.data.sources.choosing import Chosen, Wanted, chosen_of_folder, single
-from falcon_trainer.data.sources.fetching import PartialFile, UnavailableError, patiently, room
+from falcon_trainer.data.sources.fetching import PartialFile, UnavailableError, patiently, reported, room
 from falcon_trainer.data.sources.place import FILES, NOTES, Remote, require_space
 from falcon_trainer.data.sources.splits import CARD
 from falcon_trainer.outcome import ExitCode, StageError
@@ -97,7 +97,8 @@ class Bucket(Remote):
             if file.version != version or file.size > total:
                 file.begin(version)
             remote.seek(file.size)
-            file.append(iter(lambda: remote.read(BLOCK), b""))
+            blocks = iter(lambda: remote.read(BLOCK), b"")
+            file.append(reported(blocks, file.size, total, self.wanted))
         with store.open(key, "rb") as remote:
             if _version(remote) != version:
                 file.begin(None)

@@ -13,6 +13,8 @@ from falcon_trainer.outcome import ExitCode, StageError
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds between tries that brought nothing; after them the stage ends as retryable, and the Job tries again."""
+REPORT_SECONDS = 30.0
+"""Seconds between two lines of the log on a download that goes on."""
 T = TypeVar("T")
 
 
@@ -76,6 +78,18 @@ def patiently(attempt: Callable[[], T], progress: Callable[[], int], wanted: Wan
                 ) from error
             print(f"{wanted.shown} {error}; trying again.", flush=True)
             time.sleep(PAUSES[max(failed - 1, 0)])
+
+
+def reported(blocks: Iterable[bytes], present: int, total: int | None, wanted: Wanted) -> Iterator[bytes]:
+    """The blocks of a file of which `present` bytes are there; says now and then how far it is."""
+    said = time.monotonic()
+    for block in blocks:
+        yield block
+        present += len(block)
+        if time.monotonic() - said >= REPORT_SECONDS:
+            said = time.monotonic()
+            of = f" of {total / 1e6:,.0f}" if total is not None else ""
+            print(f"{wanted.shown}: {present / 1e6:,.0f}{of} MB fetched.", flush=True)
 
 
 @contextmanager

@@ -141,12 +141,19 @@ def _splits(place: Place) -> str:
 
 def _told(place: Place) -> str:
     chosen = place.chosen()
-    parts = [f"{len(chosen.training)} files to train on ({_some(chosen.training)})"]
-    if chosen.validation:
-        parts.append(f"{len(chosen.validation)} to validate on ({_some(chosen.validation)})")
-    if chosen.left_out:
-        parts.append(f"{len(chosen.left_out)} of no split, left out ({_some(chosen.left_out)})")
+    uses = (
+        (chosen.training, "to train on"),
+        (chosen.validation, "to validate on"),
+        (chosen.left_out, "of no split, left out"),
+    )
+    parts = [
+        f"{len(names)} {'file' if len(names) == 1 else 'files'} {use} ({_some(names)})" for names, use in uses if names
+    ]
     return f"{place.wanted.shown}: {'; '.join(parts)}."
+
+
+def _count(names: tuple[str, ...]) -> str:
+    return "1 file" if len(names) == 1 else f"{len(names)} files"
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -31,14 +31,15 @@ def read_arrow(file: Path, compression: Compression | None, name: str) -> Iterat
     """The rows of an Arrow IPC file or stream: `FILE row N`, from 0."""
     import pyarrow as pa
 
-    with unpacked(file, compression) as path, pa.memory_map(path) as mapped:
-        random_access = mapped.read(len(ARROW_FILE)) == ARROW_FILE
-        mapped.seek(0)
+    # Not mapped into memory: a file that is cut while it is read would kill the process.
+    with unpacked(file, compression) as path, pa.OSFile(path) as source:
+        random_access = source.read(len(ARROW_FILE)) == ARROW_FILE
+        source.seek(0)
         if random_access:
-            batches = pa.ipc.open_file(mapped)
+            batches = pa.ipc.open_file(source)
             yield from _records((batches.get_batch(at) for at in range(batches.num_record_batches)), name)
         else:
-            yield from _records(pa.ipc.open_stream(mapped), name)
+            yield from _records(pa.ipc.open_stream(source), name)
 
 
 def _records(batches: Iterator[Any], name: str) -> Iterator[Record]:

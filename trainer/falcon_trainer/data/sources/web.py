@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import JsonValue
 
 from falcon_trainer.data.sources.choosing import Chosen, Wanted, single
-from falcon_trainer.data.sources.fetching import PartialFile, UnavailableError, patiently, room
+from falcon_trainer.data.sources.fetching import PartialFile, UnavailableError, patiently, reported, room
 from falcon_trainer.data.sources.place import FILES, NOTES, Remote, require_space
 from falcon_trainer.outcome import ExitCode, StageError
 
@@ -70,7 +70,7 @@ class Web(Remote):
             raise UnavailableError("is no longer what was fetched of it")
         if total is not None:
             require_space(self._folder.parent, [total - file.size], self.wanted)
-        file.append(_blocks(response))
+        file.append(reported(_blocks(response), file.size, total, self.wanted))
         if total is not None and file.size != total:
             raise UnavailableError(f"broke off after {file.size} of {total} bytes")
 

@@ -186,6 +186,6 @@ def test_the_log_says_what_is_used_of_each_source(run: Run, claim: Path, capsys:
     put(claim, "train.jsonl", "validation.jsonl", "more.jsonl")
     run.fetched("pvc://data", validation="validation")
     assert capsys.readouterr().out == (
-        "pvc://data: 1 files to train on (train.jsonl); 1 to validate on (validation.jsonl); "
-        "1 of no split, left out (more.jsonl).\n"
+        "pvc://data: 1 file to train on (train.jsonl); 1 file to validate on (validation.jsonl); "
+        "1 file of no split, left out (more.jsonl).\n"
     )

@@ -72,7 +72,7 @@ NAMES = st.builds(lambda parts, kind: "/".join(parts) + kind, st.lists(WORDS, mi
 
 
 @given(st.lists(NAMES, min_size=1, max_size=5, unique=True))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=12)
 def test_they_are_the_librarys_for_any_tree_of_names(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:

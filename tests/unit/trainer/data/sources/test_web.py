@@ -129,6 +129,17 @@ def test_a_server_without_ranges_is_read_from_the_start(run: Run, site: Site) ->
     assert content(run.fetched(f"{site.url}/a.jsonl")) == CONTENT
 
 
+def test_the_log_says_now_and_then_how_far_a_download_is(
+    run: Run, site: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("falcon_trainer.data.sources.fetching.REPORT_SECONDS", 0.0)
+    site.content = CONTENT * 3
+    run.fetched(f"{site.url}/a.jsonl")
+    out = capsys.readouterr().out
+    assert f"{site.url}/a.jsonl: 2 of 2 MB fetched." in out
+    assert f"Fetched {site.url}/a.jsonl: 2.1 MB." in out
+
+
 def test_a_damaged_download_is_fetched_anew(run: Run, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     (file,) = run.fetched(f"{site.url}/a.jsonl").training()
     file.write_bytes(NEWER)
