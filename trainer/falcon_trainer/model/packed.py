@@ -46,11 +46,18 @@ class PackedFalcon(FalconForCausalLM):  # type: ignore[misc,unused-ignore]
             if mode != "none":
                 checkpoint_layer(layer, layer.self_attention.keeper if selective else None)
 
-    def hidden_states(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        """Hidden states [rows, T, hidden] of tokens and positions [rows, T]."""
-        mask = torch.ones(NO_MASK, dtype=torch.bool, device=input_ids.device)
+    def hidden_states(
+        self, input_ids: torch.Tensor, position_ids: torch.Tensor, embedded: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Hidden states [rows, T, hidden] of tokens and positions [rows, T]; `embedded` are the tokens looked up."""
+        mask = torch.ones(NO_MASK, dtype=torch.bool, device=position_ids.device)
         hidden: torch.Tensor = self.transformer(
-            input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False, return_dict=True
+            input_ids=input_ids if embedded is None else None,
+            inputs_embeds=embedded,
+            position_ids=position_ids,
+            attention_mask=mask,
+            use_cache=False,
+            return_dict=True,
         ).last_hidden_state
         return hidden
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from falcon_trainer.beats import Beats
 from falcon_trainer.data.tokenization import load_tokenizer
-from falcon_trainer.report.samples import Moment, read_samples, stored
+from falcon_trainer.report.samples import Moment, Samples, read_samples, stored
 from falcon_trainer.train.zero import control_group, decided
 
 log = logging.getLogger(__name__)
@@ -67,9 +68,9 @@ class Questions:
             self._spared(lambda: self._keep(moment, found, asked.end_of_text))
 
     def _asked(self, moment: Moment, step: int) -> Asked | None:
-        samples = read_samples(self._report) or stored(self._prompts)
-        missing = [number for number, sample in enumerate(samples.samples) if getattr(sample, moment) is None]
-        if not missing:
+        samples = read_samples(self._report) or self._chosen()
+        prompts = {n: self._ids(each.prompt) for n, each in enumerate(samples.samples) if getattr(each, moment) is None}
+        if not prompts:
             return None
         if moment == "before" and step:
             samples.noted(f"The base was not asked: the training went on from step {step}.").write(self._report)
@@ -78,14 +79,24 @@ class Questions:
             ended = f"Not asked {moment} the training: {TRIES} attempts came to their end while answering."
             samples.noted(ended).write(self._report)
             return None
-        self._tokenizer = load_tokenizer(self._model_folder)
-        encode = self._tokenizer.backend_tokenizer.encode
-        ids = {number: encode(samples.samples[number].prompt, add_special_tokens=False).ids for number in missing}
-        prompts = {number: tokens for number, tokens in ids.items() if 0 < len(tokens) <= LONGEST_PROMPT}
-        if len(prompts) < len(ids):
-            samples = samples.noted(f"Prompts without text or of more than {LONGEST_PROMPT} tokens were not asked.")
         samples.begun(moment).write(self._report)
-        return Asked(prompts, self._tokenizer.eos_token_id) if prompts else None
+        return Asked(prompts, self._tokenizer.eos_token_id)
+
+    def _chosen(self) -> Samples:
+        """Those of the stored prompts that can be asked."""
+        samples = stored(self._prompts)
+        fitting = [each for each in samples.samples if 0 < len(self._ids(each.prompt)) <= LONGEST_PROMPT]
+        chosen = samples.model_copy(update={"samples": fitting})
+        if len(fitting) < len(samples.samples):
+            chosen = chosen.noted(f"Prompts without text, or of more than {LONGEST_PROMPT} tokens, are not asked.")
+        chosen.write(self._report)
+        return chosen
+
+    def _ids(self, text: str) -> Tokens:
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self._model_folder)
+        ids: Tokens = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def _keep(self, moment: Moment, found: dict[int, Tokens], end_of_text: int) -> None:
         texts = {
@@ -111,36 +122,46 @@ def answers(model: Any, prompts: dict[int, Tokens], end_of_text: int) -> dict[in
 
     Rank 0's tokens count on all ranks: were one to differ by rounding, the ranks would no longer ask the same.
     """
+    import deepspeed
+
     falcon, trains = model.get_base_model(), model.training
+    # Embedding and head are held for all passes (4 GB of Falcon-180B, less than a training step's activations):
+    # gathered anew for each token they cost a small model most of its time.
+    vocabulary = [falcon.get_input_embeddings().weight]
+    if falcon.lm_head.weight is not vocabulary[0]:
+        vocabulary.append(falcon.lm_head.weight)
     found: dict[int, Tokens] = {number: [] for number in prompts}
     unfinished, deadline = list(prompts), time.monotonic() + BUDGET_SECONDS
     model.eval()
     try:
-        for _ in range(NEW_TOKENS):
-            tokens = _next_tokens(falcon, [prompts[number] + found[number] for number in unfinished])
-            told = torch.cat((tokens, torch.tensor([int(time.monotonic() > deadline)])))
-            torch.distributed.broadcast(told, 0, group=control_group())
-            *chosen, late = told.tolist()
-            for number, token in zip(unfinished, chosen, strict=True):
-                found[number].append(token)
-            unfinished = [number for number in unfinished if found[number][-1] != end_of_text]
-            if late or not unfinished:
-                break
+        with deepspeed.zero.GatheredParameters(vocabulary):
+            for _ in range(NEW_TOKENS):
+                tokens = _next_tokens(falcon, [prompts[number] + found[number] for number in unfinished])
+                told = torch.cat((tokens, torch.tensor([int(time.monotonic() > deadline)])))
+                torch.distributed.broadcast(told, 0, group=control_group())
+                *chosen, late = told.tolist()
+                for number, token in zip(unfinished, chosen, strict=True):
+                    found[number].append(token)
+                unfinished = [number for number in unfinished if found[number][-1] != end_of_text]
+                if late or not unfinished:
+                    break
     finally:
         model.train(trains)
     return found
 
 
 def _next_tokens(falcon: Any, documents: list[Tokens]) -> torch.Tensor:
-    """The likeliest token after each document, int64 [documents] on the host: one pass over one packed row."""
-    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    ids = torch.tensor([[token for document in documents for token in document]], device=device)
-    positions = torch.cat([torch.arange(len(document)) for document in documents])[None].to(device)
-    last = torch.tensor([len(document) for document in documents], device=device).cumsum(0) - 1
-    # Head and decoder are called as modules, one after the other: ZeRO-3 gathers each of them in its own hooks, and
-    # only the last position of each document becomes logits.
-    logits: torch.Tensor = falcon.lm_head(falcon.hidden_states(ids, positions)[:, last])
-    return logits[0].argmax(-1).cpu()
+    """The likeliest token after each document, int64 [documents] on the host: one pass over one packed row.
+
+    Embedding and head are gathered, and are not called as modules, whose hooks would let go of them. Only the last
+    position of each document becomes logits.
+    """
+    embedding, head = falcon.get_input_embeddings().weight, falcon.lm_head.weight
+    ids = torch.tensor([[token for document in documents for token in document]], device=embedding.device)
+    positions = torch.cat([torch.arange(len(document)) for document in documents])[None].to(ids.device)
+    last = torch.tensor([len(document) for document in documents], device=ids.device).cumsum(0) - 1
+    hidden = falcon.hidden_states(ids, positions, functional.embedding(ids, embedding))
+    return functional.linear(hidden[0, last], head).argmax(-1).cpu()
 
 
 def _everywhere(fine: bool) -> bool:
