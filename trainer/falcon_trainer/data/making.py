@@ -44,12 +44,12 @@ class Making:
         """
         self._config, self._layout, self._sources, self._facts, self._say = config, layout, sources, facts, say
         self._records, self._findings = self._checked(END_OF_TEXT)
-        self._findings.log()
 
     def _checked(self, eos_token: str) -> tuple[Records, Findings]:
         dataset = self._config.dataset
         records = Records(dataset, self._sources, eos_token=eos_token, seed=self._config.training.seed)
         findings = records.check(self._say)
+        findings.log()
         refuse(findings, dataset, [file.name for file in records.files])
         return records, findings
 

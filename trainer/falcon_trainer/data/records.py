@@ -19,6 +19,7 @@ from falcon_trainer.data.findings import Findings
 from falcon_trainer.data.formats import Conversion, Document, InvalidRecord
 from falcon_trainer.data.holdout import Holdout, duplicates, key_of
 from falcon_trainer.data.sources import Record, Sources
+from falcon_trainer.data.sources.record import path_of_broken_text
 from falcon_trainer.outcome import ExitCode, StageError
 
 EVERY = 10_000
@@ -103,7 +104,7 @@ class Records:
                     findings.add_invalid(place, str(error), error.kind)
                 except UnicodeEncodeError:
                     path = path_of_broken_text(record.fields)
-                    findings.add_invalid(place, f"field {path!r} holds half of a surrogate pair", NOT_UNICODE)
+                    findings.add_invalid(place, f"field {path!r} holds half a character", NOT_UNICODE)
                 except RecursionError:
                     findings.add_invalid(place, f"field {_deepest(record.fields)!r} is nested too deeply", TOO_DEEP)
                 else:
@@ -113,30 +114,8 @@ class Records:
 
 def _kind_of(problem: str) -> str:
     """The problem without its details: `is not JSON: Expecting value …` is of the kind `not JSON`."""
-    words = problem.partition(":")[0].partition(" (")[0].removeprefix("is ")
-    return re.sub(r"(?<= )\d+", "n", words)
-
-
-def path_of_broken_text(fields: dict[str, Any]) -> str:
-    """Where the fields hold half of a surrogate pair, as in `messages[1].content`."""
-    left: list[tuple[str, Any]] = [("", fields)]
-    while left:  # not by recursion: a field that nobody reads may be nested as deeply as it likes
-        path, value = left.pop()
-        if isinstance(value, str) and not _encodable(value):
-            return path
-        if isinstance(value, dict):
-            left += [(f"{path}.{name}" if path else str(name), part) for name, part in reversed(value.items())]
-        elif isinstance(value, list):
-            left += [(f"{path}[{index}]", part) for index, part in reversed(list(enumerate(value)))]
-    return ""
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    words = re.sub(r"^field '.*?' ", "", problem).partition(":")[0].partition(" (")[0]
+    return re.sub(r"(?<= )\d+", "n", words.removeprefix("is "))
 
 
 def _deepest(fields: dict[str, Any]) -> str:

@@ -11,7 +11,6 @@ becomes several documents; each repeats what was said before, and every answer i
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +23,8 @@ PLAIN = "Yes"
 """An answer that no prompt's end should change."""
 BATCH = 1000
 """Documents per call of the tokenizer: enough for its threads, small in memory."""
+CHARACTERS = 2_000_000
+"""Characters after which a call is full: the tokenizer holds some 150 bytes of each."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ class Encoder:
         An answer ends in end-of-text, which is trained with it; it is appended where the text does not end in it.
         Raises StageError(CONFIGURATION) where the chat template lets plain answers run into their prompts.
         """
-        iterator = iter(documents)
-        while batch := list(islice(iterator, BATCH)):
+        for batch in _batches(documents):
             read = [_exchanges(document) for document in batch]
             texts = [text for exchanges in read for text in _texts(exchanges)]
             encoded = (encoding.ids for encoding in self._backend.encode_batch(texts, add_special_tokens=False))
@@ -102,6 +102,19 @@ class Encoder:
 
     def _ended(self, ids: list[int]) -> list[int]:
         return ids if ids[-1:] == [self._end_of_text] else [*ids, self._end_of_text]
+
+
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    batch: list[Document] = []
+    characters = 0
+    for document in documents:
+        batch.append(document)
+        characters += sum(len(segment.text) for segment in document)
+        if len(batch) >= BATCH or characters >= CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ WHOLE = [
 ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(documents(), st.sampled_from(WHOLE))
 def test_no_token_is_lost_or_doubled(made: list[Document], fields: dict[str, str]) -> None:
     asked = dataset(**fields)
@@ -85,7 +85,7 @@ def test_no_token_is_lost_or_doubled(made: list[Document], fields: dict[str, str
     assert written.training.records == len(made)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(documents(), st.sampled_from(WHOLE), st.floats(0.05, 0.9))
 def test_a_record_is_trained_on_or_held_out_and_never_both(
     made: list[Document], fields: dict[str, str], fraction: float

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from falcon_trainer.data.sources.kinds import BLANK
-from falcon_trainer.data.sources.record import LONGEST, BrokenFileError, Record, Where, too_long
+from falcon_trainer.data.sources.record import LONGEST, BrokenFileError, Record, Where, path_of_broken_text, too_long
 
 BLOCK = 1 << 20
 """Characters of a JSON array that are read at a time."""
@@ -58,17 +58,10 @@ def _parsed(where: Where, line: bytes) -> Record:
 def _record(where: Where, value: object, text: str) -> Record:
     if not isinstance(value, dict):
         return Record(where, {}, f"is a JSON {_kind(value)}, not an object")
-    if SURROGATE.search(text) and not _encodable(value):
-        return Record(where, {}, r"holds half a character (an escape \ud800 to \udfff without its other half)")
+    if SURROGATE.search(text) and (path := path_of_broken_text(value)) is not None:
+        halves = r"an escape \ud800 to \udfff without its other half"
+        return Record(where, {}, f"field {path!r} holds half a character ({halves})")
     return Record(where, value)
-
-
-def _encodable(value: object) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _kind(value: object) -> str:

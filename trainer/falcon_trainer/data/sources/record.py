@@ -37,3 +37,27 @@ class BrokenFileError(ValueError):
 
 def too_long(where: Where) -> Record:
     return Record(where, {}, f"is longer than {LONGEST >> 20} MiB")
+
+
+def path_of_broken_text(fields: Any) -> str | None:
+    """Where the fields hold half of a surrogate pair, as in `messages[1].content`; None where all is text."""
+    left: list[tuple[str, Any]] = [("", fields)]
+    while left:  # not by recursion: a field that nobody reads may be nested as deeply as it likes
+        path, value = left.pop()
+        if not _encodable(value):
+            return path
+        if isinstance(value, dict):
+            below = [(f"{path}.{name}" if path else str(name), part) for name, part in value.items()]
+            if broken := next((name for name, _ in below if not _encodable(name)), None):
+                return broken
+            left += reversed(below)
+        elif isinstance(value, list):
+            left += reversed([(f"{path}[{index}]", part) for index, part in enumerate(value)])
+    return None
+
+
+def _encodable(value: Any) -> bool:
+    try:
+        return not isinstance(value, str) or value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False

@@ -67,6 +67,16 @@ def _single(row: Any, where: Where) -> Record:
     try:
         return Record(where, row.to_pylist()[0])
     except UnicodeDecodeError:
-        return Record(where, {}, "holds text that is not UTF-8")
+        return Record(where, {}, f"field {_not_text(row)!r} is not UTF-8 text")
     except (ValueError, OverflowError) as error:
         return Record(where, {}, f"holds a value that cannot be read ({error})")
+
+
+def _not_text(row: Any) -> str:
+    """The first column whose value is no text."""
+    for name in row.schema.names:
+        try:
+            row.column(name).to_pylist()
+        except UnicodeDecodeError:
+            return str(name)
+    return ""

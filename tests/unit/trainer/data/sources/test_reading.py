@@ -192,8 +192,12 @@ def problem(file: Path, content: bytes) -> list[tuple[str, str | None]]:
     ("name", "content", "where", "said"),
     [
         pytest.param("r.jsonl", b'{"a": "\xff"}', "r.jsonl line 1", "is not UTF-8 text (byte 7)", id="bad bytes"),
-        pytest.param("r.jsonl", rb'{"a": "\ud83d"}', "r.jsonl line 1", "holds half a character", id="half an emoji"),
-        pytest.param("r.json", rb'[{"a": "\ude00"}]', "r.json index 0", "holds half a character", id="in an array"),
+        pytest.param(
+            "r.jsonl", rb'{"a": "\ud83d"}', "r.jsonl line 1", "field 'a' holds half a character", id="half an emoji"
+        ),
+        pytest.param(
+            "r.json", rb'[{"a": "\ude00"}]', "r.json index 0", "field 'a' holds half a character", id="in an array"
+        ),
         pytest.param("r.jsonl", b'{"a":' * 99999, "r.jsonl line 1", "is nested too deeply", id="a deep nesting"),
         pytest.param("r.jsonl", b'\n\n{"a": }', "r.jsonl line 3", "is not JSON: Expecting value", id="no value"),
         pytest.param("r.jsonl", b'{"a": ' + b"9" * 5000 + b"}", "r.jsonl line 1", "is not JSON", id="a huge number"),
@@ -235,7 +239,7 @@ def test_a_row_of_a_table_that_is_no_text_is_told_beside_good_ones(tmp_path: Pat
     column = pa.array([b"good", b"\xff\xfe", b"fine"], pa.binary()).view(pa.utf8())
     parquet.write_table(pa.table({"text": column}), tmp_path / "r.parquet")
     records: list[Record] = list(read(tmp_path / "r.parquet"))
-    assert [record.problem for record in records] == [None, "holds text that is not UTF-8", None]
+    assert [record.problem for record in records] == [None, "field 'text' is not UTF-8 text", None]
     assert str(records[1].where) == "r.parquet row 1"
 
 
