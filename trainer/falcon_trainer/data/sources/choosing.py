@@ -134,7 +134,7 @@ def records_among(names: Iterable[str]) -> list[str]:
 
 def _is_hidden(name: str) -> bool:
     parts = name.split("/")
-    return any(part.startswith(".") for part in parts) or any(part.startswith("__") for part in parts[:-1])
+    return any(part.startswith(".") or not part for part in parts) or any(part.startswith("__") for part in parts[:-1])
 
 
 def _is_saved_state(name: PurePosixPath, listed: set[str]) -> bool:

@@ -73,7 +73,7 @@ def splits_of(names: Iterable[str], configuration: Mapping[str, Any] | None = No
     described = configuration or {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
-        for name in names:
+        for name in filter(_stays_below, names):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).touch()
         base = root / _inside(str(described.get("data_dir") or ""))
@@ -103,6 +103,11 @@ def _resolved(patterns: Iterable[str], base: Path, root: Path) -> tuple[str, ...
             continue
         found |= dict.fromkeys(Path(path).relative_to(root).as_posix() for path in paths)
     return tuple(found)
+
+
+def _stays_below(name: str) -> bool:
+    """Whether a name of a listing is a plain path: the keys of a bucket may be anything, also `../x`."""
+    return not {"", ".", ".."} & set(name.split("/"))
 
 
 def _inside(path: str) -> str:

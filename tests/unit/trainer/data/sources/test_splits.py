@@ -137,3 +137,9 @@ def test_a_readme_without_metadata_describes_nothing() -> None:
 def test_files_of_no_known_kind_are_told_with_the_way_to_a_parquet_copy() -> None:
     with pytest.raises(NoSuchSplitsError, match="refs/convert/parquet"):
         of_one_kind(("a.txt", "b.txt"))
+
+
+def test_names_that_climb_out_of_the_listing_are_no_files_of_it() -> None:
+    names = ["../climbed.csv", "/absolute.csv", "a//b.csv", "plain.csv"]
+    assert splits_of(names) == {"train": ("plain.csv",)}
+    assert not Path("/absolute.csv").exists()
