@@ -1,6 +1,7 @@
 """`falcon-trainer STAGE`: runs one stage, or one rank of it, and leaves behind how it ended."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -90,18 +91,21 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_look(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--show", type=_count, metavar="N", help="only look: N random samples and a few rows, prepared or not yet"
+    look = command.add_argument_group("a look at the data, without preparing it")
+    look.add_argument(
+        "--show", type=_whole(1), metavar="N", help="print N random samples and a few rows, prepared or not yet"
     )
-    command.add_argument("--seed", type=int, metavar="SEED", help="of --show: other samples (default: training.seed)")
-    command.add_argument("--color", action="store_true", help="of --show: in colours even where this is no terminal")
+    look.add_argument("--seed", type=_whole(0), metavar="SEED", help="choose other samples (default: training.seed)")
+    look.add_argument("--color", action="store_true", help="in colours even where stdout is no terminal")
 
 
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise ValueError
-    return count
+def _whole(at_least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < at_least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {at_least}")
+        return int(text)
+
+    return parse
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
@@ -161,6 +165,8 @@ def _tell_launcher(code: ExitCode, outcome: Outcome) -> None:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `falcon-trainer` and of each rank that torchrun starts."""
     arguments = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # records hold any character, terminals and logs do not
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     code, outcome = run(arguments)
     # What is run by hand inside a stage's pod is no business of the pod's launcher.

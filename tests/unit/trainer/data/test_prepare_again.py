@@ -92,7 +92,10 @@ class Preparations:
         asked, told, program = (self._folder / name for name in ("asked.json", "told.json", "program.py"))
         asked.write_text(json.dumps(runs))
         program.write_text(PROGRAM)
-        sources = {"FALCON_SOURCES": str(self._folder / "sources"), "PYTHONPATH": str(REPOSITORY)}
+        sources = {
+            "FALCON_SOURCES": str(self._folder / "sources"),
+            "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path]),
+        }
         done = subprocess.run(
             [sys.executable, str(program), str(asked), str(told)],
             env=os.environ | sources,

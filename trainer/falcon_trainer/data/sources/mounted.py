@@ -62,6 +62,8 @@ def what_is_missing(path: Path) -> str:
     parent = path
     while not parent.exists() and parent != layout.SOURCES and parent != parent.parent:
         path, parent = parent, parent.parent
+    if not parent.is_dir():
+        return f"there is no folder {parent}"
     names = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith((".", "_")))[:10]
     beside = f"there are {', '.join(names)}" if names else "the folder is empty"
     return f"there is no {path.name!r} in {parent} ({beside})"
