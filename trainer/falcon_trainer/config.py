@@ -108,7 +108,8 @@ class Dataset(Wire):
     sources: list[DatasetSource] = Field(min_length=1, max_length=16)
     format: Literal["auto", "dolly", "alpaca", "chat", "sharegpt", "prompt-completion", "text"] = Field(
         default="auto",
-        description="Shape of a record; auto recognises it by the fields of the first one.",
+        description="Shape of a record; auto recognises it by the fields of the first one. text and prompt-completion "
+        "have no chat template and are served as /v1/completions.",
     )
     template: str | None = Field(
         default=None,
