@@ -4,6 +4,7 @@ They are read from the checkpoint, not gathered from the ranks: so the best weig
 and an attempt that finds training over publishes without loading the base.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -19,9 +20,17 @@ from falcon_trainer.train.partitions import MASTER
 from falcon_trainer.wire import decimal_text
 
 
-def publish_last(config: RunConfig, layout: RunLayout, identity: str, step: int) -> dict[str, JsonValue]:
-    """Publishes the adapter of a training that ended with `step`. Raises StageError(TRY_AGAIN) where the checkpoint of
-    that step cannot be read: the next attempt goes on from the one before.
+@dataclass(frozen=True)
+class Ending:
+    """A training that is over: its last checkpoint, and the one whose weights become the adapter."""
+
+    last: Checkpoint
+    chosen: Checkpoint
+
+
+def ending_at(step: int, config: RunConfig, layout: RunLayout, identity: str) -> Ending:
+    """The ending of a training whose last step this was. Raises StageError(TRY_AGAIN) where the checkpoint of that step
+    cannot be read back: the next attempt goes on from the one before.
     """
     last = newest_valid(layout, identity)
     if last is None or last.step != step:
@@ -31,15 +40,21 @@ def publish_last(config: RunConfig, layout: RunLayout, identity: str, step: int)
             f"The checkpoint of the last step, {step}, cannot be read back from {layout.attempts}. The next attempt "
             "trains again from the checkpoint before it.",
         )
-    return publish_from(last, config, layout, identity)
+    return ending_of(last, config, layout, identity)
 
 
-def publish_from(last: Checkpoint, config: RunConfig, layout: RunLayout, identity: str) -> dict[str, JsonValue]:
-    """Publishes the adapter of a training whose last checkpoint this is, and returns the stage's result."""
-    chosen, facts = last, dict[str, JsonValue]()
+def ending_of(last: Checkpoint, config: RunConfig, layout: RunLayout, identity: str) -> Ending:
+    """The ending of a training whose last checkpoint this is. A best one that is damaged gives way to the next best."""
+    settings = config.training.evaluation or Evaluation()
+    if config.dataset.validation is None or settings.adapter == "last":
+        return Ending(last, last)
+    return Ending(last, best_valid(layout, identity) or last)
+
+
+def publish_adapter(ending: Ending, config: RunConfig, layout: RunLayout, identity: str) -> dict[str, JsonValue]:
+    """Publishes the chosen weights, and returns the stage's result."""
+    last, chosen, facts = ending.last, ending.chosen, dict[str, JsonValue]()
     if config.dataset.validation:
-        if (config.training.evaluation or Evaluation()).adapter == "best":
-            chosen = best_valid(layout, identity) or last
         standing = standing_at(last, layout, identity)
         assert chosen.evaluation_loss is not None
         facts |= {"evaluationLoss": _text(chosen.evaluation_loss), "adapterStep": chosen.step}

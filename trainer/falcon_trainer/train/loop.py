@@ -12,9 +12,9 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 from falcon_trainer.model.lora import read_adapter
 from falcon_trainer.outcome import ExitCode, StageError
 from falcon_trainer.train.answering import Questions
-from falcon_trainer.train.checkpoint import CheckpointWriter, read_trained
+from falcon_trainer.train.checkpoint import Checkpoint, CheckpointWriter, read_trained, read_weights
 from falcon_trainer.train.evaluation import Batch, Measuring
-from falcon_trainer.train.partitions import gather, load_weights, restore
+from falcon_trainer.train.partitions import MASTER, gather, load_weights, restore
 from falcon_trainer.train.report import Reporter
 from falcon_trainer.train.standing import Standing
 from falcon_trainer.train.stop import StopRequest
@@ -75,6 +75,12 @@ class FalconTrainer(Trainer):  # type: ignore[misc,unused-ignore]
         if self.evaluate() and (self.control.should_save or self._measuring.over(self.state.global_step)):
             self._save_checkpoint(self.model_wrapped, None)
         self.control.should_save = False
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Puts the weights of a checkpoint into the model after training, where it has others. All ranks call."""
+        if checkpoint.step != self.state.global_step:
+            weights = read_weights(checkpoint.path, MASTER)
+            load_weights(self.deepspeed, {name.removesuffix(f".{MASTER}"): weights[name] for name in weights})
 
     def _run_epoch(self, **arguments: Any) -> None:
         if checkpoint := arguments["resume_from_checkpoint"]:

@@ -21,7 +21,7 @@ from falcon_trainer.report.journal import conclude, state_of
 from falcon_trainer.train import adapter
 from falcon_trainer.train.batching import accumulation_steps, total_steps
 from falcon_trainer.train.checkpoint import CheckpointWriter, newest_valid, remove_stale_drafts, standing_at
-from falcon_trainer.train.finish import publish_from, publish_last, result
+from falcon_trainer.train.finish import ending_at, ending_of, publish_adapter, result
 from falcon_trainer.train.standing import Standing
 from falcon_trainer.train.stop import StopRequest
 from falcon_trainer.train.zero import cpu_adam_available, decided, deepspeed_config, initialise
@@ -91,7 +91,8 @@ def _start(config: RunConfig, layout: RunLayout) -> Start:
         return Start(identity, incarnation, initial_adapter=warm_start.stored(config, layout, identity))
     if checkpoint.complete:
         print(f"Training was over with {checkpoint.path}: its adapter is published.", flush=True)
-        return Start(identity, incarnation, finished=publish_from(checkpoint, config, layout, identity))
+        ending = ending_of(checkpoint, config, layout, identity)
+        return Start(identity, incarnation, finished=publish_adapter(ending, config, layout, identity))
     print(f"Going on from {checkpoint.path} at step {checkpoint.step}.", flush=True)
     standing = standing_at(checkpoint, layout, identity)
     return Start(identity, incarnation, checkpoint.path, checkpoint.step, standing)
@@ -136,9 +137,12 @@ class _Run:
         over = measuring.over(step) if measuring else step == self._steps
         if stop.agreed and not over:
             raise StageError(ExitCode.STOPPED, "Stopped", f"Stopped on request; step {step} is saved.", step=step)
-        questions.ask("after", trainer.model, step)
+        told = (self._config, self._layout, self._start.identity)
+        ending = decided(lambda: ending_at(step, *told))
+        trainer.load(ending.chosen)
+        questions.ask("after", trainer.model, ending.chosen.step)
         self._beats.update("save")
-        published = decided(lambda: publish_last(self._config, self._layout, self._start.identity, step))
+        published = decided(lambda: publish_adapter(ending, *told))
         reporter.finished(state_of(published))
         return published
 

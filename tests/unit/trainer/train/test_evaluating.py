@@ -68,6 +68,10 @@ def weights_of(shop: Workshop, step: int) -> dict[str, torch.Tensor]:
     return tensors
 
 
+def master_weights(shop: Workshop, step: int) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in weights_of(shop, step).items() if name.endswith(".fp32")}
+
+
 def published(shop: Workshop, result: dict[str, Any]) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = load_file(shop.layout.workspace / result["adapter"]["path"] / ADAPTER_FILE)
     return tensors
@@ -187,6 +191,16 @@ def save_adapter(*arguments):
     raise StageError(ExitCode.CANNOT_WRITE, "DiskFull", "no space left")
 adapter.save_adapter = save_adapter
 """
+NOTE_WHO_IS_ASKED = """
+from falcon_trainer.train.answering import Questions
+import deepspeed, torch
+def ask(self, moment, model, step):
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    with deepspeed.zero.GatheredParameters(list(trained.values())):
+        whole = {f"{name}.fp32": parameter.detach().clone() for name, parameter in trained.items()}
+        torch.save((step, whole), RUNTIME / f"{moment}-{rank}.pt")
+Questions.ask = ask
+"""
 FALL_AT_STEP_7 = """
 from falcon_trainer.outcome import ExitCode
 from falcon_trainer.train.report import Reporter
@@ -205,7 +219,7 @@ STOPPING = settings(
 def stopped(measured: Finished, tmp_path_factory: pytest.TempPathFactory, gang: Ranks) -> Finished:
     """A run that early stopping ended at step 8 and that could not publish; then a second attempt."""
     shop = prepared(tmp_path_factory.mktemp("stopped"), STOPPING)
-    assert train(shop, STOPPING, gang, SCRIPTED + FAIL_TO_PUBLISH)["reason"] == "DiskFull"
+    assert train(shop, STOPPING, gang, SCRIPTED + NOTE_WHO_IS_ASKED + FAIL_TO_PUBLISH)["reason"] == "DiskFull"
     return shop, train(shop, STOPPING, gang, FORBID_LOADING)["result"]
 
 
@@ -214,14 +228,17 @@ def test_early_stopping_ends_the_run_as_a_success_with_the_best_adapter(stopped:
     told = {name: result[name] for name in ("step", "bestStep", "adapterStep", "evaluationLoss", "stoppedEarly")}
     assert told == {"step": 8, "bestStep": 4, "adapterStep": 4, "evaluationLoss": "4", "stoppedEarly": True}
     assert list(lines(shop, "loss")) == list(range(1, 9))
-    best = {
-        saved_name(name.removesuffix(".fp32")): tensor
-        for name, tensor in weights_of(shop, 4).items()
-        if name.endswith(".fp32")
-    }
+    best = {saved_name(name.removesuffix(".fp32")): tensor for name, tensor in master_weights(shop, 4).items()}
     assert same(published(shop, result), best)
     card = (shop.layout.workspace / result["adapter"]["path"] / "README.md").read_text()
     assert "trained for 4 steps (of 8) to a loss of 4 on validation records" in card
+
+
+def test_the_samples_after_training_are_asked_of_the_adapter_that_is_kept(stopped: Finished) -> None:
+    for rank in (0, 1):
+        step, weights = torch.load(stopped[0].root / "runtime" / f"after-{rank}.pt")
+        assert step == 4
+        assert same(weights, master_weights(stopped[0], 4))
 
 
 def test_the_best_checkpoint_stays_beside_the_newest(stopped: Finished) -> None:
