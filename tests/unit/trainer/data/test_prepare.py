@@ -193,6 +193,14 @@ def test_a_tokenizer_whose_ids_the_embedding_lacks_is_refused(shop: Workshop) ->
     assert (caught.value.code, caught.value.reason) == (66, "TokenizerNotUsable")
 
 
+def test_a_tokenizer_with_another_end_of_text_ends_the_documents_with_its_own(shop: Workshop) -> None:
+    file = shop.sources / "models" / "base" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token": ">>PREFIX<<"}))
+    run(shop)
+    assert all(text.endswith(">>PREFIX<<") for text in texts_in(shop.layout.data))
+    assert not any("<|endoftext|>" in text for text in texts_in(shop.layout.data))
+
+
 def test_what_a_dead_pod_left_half_written_is_removed(shop: Workshop) -> None:
     draft = shop.layout.root / ".data.other-pod-7.draft"
     draft.mkdir(parents=True)

@@ -121,7 +121,7 @@ THREADS = {
     "without threads": {"TOKENIZERS_PARALLELISM": "false"},
     "five threads": {"TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": "5"},
 }
-SHARES = (0.1, 0.4, 0.6, 0.8, 1.0)
+SHARES = tuple(twelfth / 12 for twelfth in range(1, 13))
 
 
 def test_threads_and_kills_change_nothing_of_what_is_prepared(preparations: Preparations) -> None:

@@ -134,9 +134,7 @@ def test_a_folder_is_read_by_name_and_other_files_are_left_alone(claim: Path) ->
     [
         pytest.param("pvc://data/recrods.jsonl", "no 'recrods.jsonl' in", id="a misspelt file"),
         pytest.param("pvc://other/records.jsonl", "no 'other' in", id="a claim that is not mounted"),
-        pytest.param(
-            "pvc://data/empty", "the folder holds no file of records (.json", id="a folder without files"
-        ),
+        pytest.param("pvc://data/empty", "the folder holds no file of records (.json", id="a folder without files"),
     ],
 )
 def test_missing_data_is_named_and_what_lies_beside_it(claim: Path, uri: str, said: str) -> None:
@@ -165,3 +163,34 @@ def test_a_data_set_whose_every_record_is_skipped_is_empty(claim: Path) -> None:
 def test_a_named_format_is_demanded_of_every_record(claim: Path) -> None:
     (claim / "records.jsonl").write_text(GOOD)
     assert "line 1: field 'output' is missing" in refusal(format="alpaca").message
+
+
+def test_records_that_change_while_they_are_read_end_the_stage(claim: Path) -> None:
+    """Whatever was checked is what is written: the second pass holds every record against the first."""
+    good = [json.dumps({"instruction": f"Ask {number}", "response": "Answer"}) for number in range(4)]
+    file = claim / "records.jsonl"
+    changes = {
+        "a record is another": [good[0], good[2], good[2], good[3]],
+        "one is gone": good[:3],
+        "one came": [*good, good[0]],
+        "one cannot be used": [*good[:3], "{broken"],
+    }
+    for change, lines in changes.items():
+        file.write_text("\n".join(good))
+        records = records_of(dataset())
+        records.check()
+        assert len(list(records.examples())) == 4
+        file.write_text("\n".join(lines))
+        with pytest.raises(StageError, match="changed while it was read") as caught:
+            list(records.examples())
+        assert (caught.value.code, caught.value.reason) == (ExitCode.DATA, "DataChanged"), change
+
+
+def test_records_of_the_validation_split_are_marked_and_checked_too(claim: Path) -> None:
+    (claim / "train.jsonl").write_text(GOOD)
+    (claim / "test.jsonl").write_text(GOOD + "\n{broken")
+    records = records_of(dataset("pvc://data/", validation={"split": "test"}))
+    findings = records.check()
+    assert (findings.valid, findings.invalid, findings.duplicates) == (2, 1, 1)
+    assert [example.of_validation_file for example in records.examples()] == [False, True]
+    assert findings.first[0].startswith("test.jsonl line 2: is not JSON")
