@@ -175,7 +175,9 @@ def figures(sets: list[tuple[dict[str, Measured], int]], as_they_are: float) -> 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=DOCUMENTS, help="lengths per set; a million need 8 GB of disk")
+    parser.add_argument(
+        "--documents", type=int, default=DOCUMENTS, help="lengths per set; a million need 8 GB of disk and of memory"
+    )
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_DOCUMENTS:,} documents: shows that it runs")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)

@@ -77,6 +77,19 @@ def write_records(folder: Path, rows: int) -> str:
     )
 
 
+def describe(settings: Settings) -> str:
+    """The model, and what of it makes a difference to the ratios."""
+    from bench.step_sides import SHAPES
+
+    shape, large = SHAPES[settings.model], SHAPES["falcon-7b-shape"]
+    return (
+        f"Falcon of {shape.layers} layers, hidden size {shape.hidden}, {shape.heads} heads on {shape.kv_heads} key, "
+        f"vocabulary {shape.VOCABULARY:,}; epochs: {settings.epochs}, threads: {settings.threads}, ours with "
+        f"{settings.checkpointing} checkpointing.\nOf the stock forward pass's multiplications {shape.shares} (of "
+        f"Falcon-7B's {large.shares}): what is saved there weighs more here than in a large model."
+    )
+
+
 def run(side: str, folder: Path, seed: int, settings: Settings) -> None:
     """In a run's own process: trains, then measures the adapter on what was held out."""
     import torch
@@ -93,7 +106,7 @@ def run(side: str, folder: Path, seed: int, settings: Settings) -> None:
         trainer, tokens = step_sides.ours(shape, folder, **common, checkpointing=settings.checkpointing)
     clock = step_sides.Clock()
     trainer.add_callback(clock)
-    allocated = torch.cuda.memory_allocated() if device == "cuda" else 0
+    allocated = _cuda_memory()
     measured, _ = measure(trainer.train)
     if device == "cuda":
         measured.peak = torch.cuda.max_memory_allocated() - allocated
@@ -106,6 +119,16 @@ def run(side: str, folder: Path, seed: int, settings: Settings) -> None:
         held_out_loss=step_sides.held_out_loss(shape, trainer.model, documents, device),
         device=torch.cuda.get_device_name() if device == "cuda" else f"CPU, {torch.get_num_threads()} threads",
     )
+
+
+def _cuda_memory() -> int:
+    """Bytes that are allocated now; the peak begins anew. Not run on a GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
 
 
 def speed(made: Measured, clock: str = "wall") -> float:
@@ -203,7 +226,7 @@ def main() -> None:
     runs: dict[str, list[Measured]] = {STOCK: [], OURS: []}
     options = [f"--{name}={value}" for name, value in asdict(settings).items()]
     with TemporaryDirectory(prefix="bench-step-") as folder:
-        print(f"{settings}\n{write_records(Path(folder), settings.rows)}\n", flush=True)
+        print(f"{write_records(Path(folder), settings.rows)}\n{describe(settings)}\n", flush=True)
         for seed in range(arguments.seeds):
             for side, made in runs.items():
                 own = [f"--side={side}", f"--seed={seed}", f"--folder={folder}"]

@@ -12,7 +12,7 @@ Both are trained by `Trainer.train()` of transformers, in one process and withou
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -39,17 +39,27 @@ transformers' own start of 0.02 for its weights, no loss could fall far."""
 
 @dataclass(frozen=True)
 class Shape:
-    """Falcon's figures, vocabulary 65,024 in all."""
+    """Falcon's figures."""
 
+    VOCABULARY: ClassVar[int] = 65_024
     hidden: int
     layers: int
     heads: int
     kv_heads: int
     new_decoder: bool = True
 
+    @property
+    def shares(self) -> str:
+        """Of the stock forward pass's multiplications on a whole row: those of the head, and of attention itself."""
+        width = self.hidden // self.heads
+        linear = self.hidden * (width * (self.heads + 2 * self.kv_heads) + self.hidden + 8 * self.hidden)
+        attention, head = 2 * CAPACITY * self.hidden, self.hidden * self.VOCABULARY
+        total = head + self.layers * (linear + attention)
+        return f"the head {head / total:.0%} and attention {self.layers * attention / total:.0%}"
+
     def config(self) -> Any:
         return FalconConfig(
-            vocab_size=65_024,
+            vocab_size=self.VOCABULARY,
             hidden_size=self.hidden,
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
