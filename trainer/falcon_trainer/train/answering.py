@@ -1,15 +1,15 @@
 """Asks the model that is being trained: the prompts that prepare stored, before the first step and after the last.
 
 All ranks run the same forward passes, because under ZeRO-3 each pass gathers every layer from all of them. The prompts
-share one packed row, so one pass gives one token of every answer. There is no cache of keys and values: training's
-attention does not know one. That is no way to serve, but enough to see what the training changed: at most NEW_TOKENS
-passes, and no new one after BUDGET_SECONDS, so that a model whose pass takes seconds answers in fewer words.
+share one packed row, so that one pass serves all answers. There is no cache of keys and values: training's attention
+does not know one. That is no way to serve, but enough to see what the training changed: at most NEW_TOKENS passes,
+mostly far fewer (see decoding.py), and no new one after BUDGET_SECONDS, so that a huge model may answer in fewer words.
 """
 
 import logging
 import time
-from dataclasses import dataclass
 from datetime import timedelta
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch.nn import functional
 
 from falcon_trainer.beats import Beats
 from falcon_trainer.data.tokenization import load_tokenizer
-from falcon_trainer.report.samples import Moment, Samples, read_samples, stored
+from falcon_trainer.report.samples import Moment, Sample, Samples, read_samples, stored
+from falcon_trainer.train.decoding import Answer, Tokens
 from falcon_trainer.train.zero import control_group, decided
 
 log = logging.getLogger(__name__)
@@ -31,16 +32,8 @@ TRIES = 2
 """Starts that may come to their end while answering; the next one trains without."""
 AGREEMENT = timedelta(seconds=60)
 
-Tokens = list[int]
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What rank 0 tells the others."""
-
-    prompts: dict[int, Tokens]
-    """By the number of the sample."""
-    end_of_text: int
+Asked = dict[int, Answer]
+"""What rank 0 tells the others: answers to complete, by the number of the sample."""
 
 
 class Questions:
@@ -59,18 +52,19 @@ class Questions:
         if asked is None:
             return
         self._beats.update("samples")
-        found: dict[int, Tokens] = {}
+        fine = True
         try:
-            found = answers(model, asked.prompts, asked.end_of_text)
+            complete(model, list(asked.values()))
         except Exception:
+            fine = False
             log.warning("The samples could not be answered. Training goes on without.", exc_info=True)
-        if _everywhere(bool(found)) and torch.distributed.get_rank() == 0:
-            self._spared(lambda: self._keep(moment, found, asked.end_of_text))
+        if _everywhere(fine) and torch.distributed.get_rank() == 0:
+            self._spared(lambda: self._keep(moment, asked))
 
     def _asked(self, moment: Moment, step: int) -> Asked | None:
         samples = read_samples(self._report) or self._chosen()
-        prompts = {n: self._ids(each.prompt) for n, each in enumerate(samples.samples) if getattr(each, moment) is None}
-        if not prompts:
+        missing = [number for number, sample in enumerate(samples.samples) if getattr(sample, moment) is None]
+        if not missing:
             return None
         if moment == "before" and step:
             samples.noted(f"The base was not asked: the training went on from step {step}.").write(self._report)
@@ -80,7 +74,11 @@ class Questions:
             samples.noted(ended).write(self._report)
             return None
         samples.begun(moment).write(self._report)
-        return Asked(prompts, self._tokenizer.eos_token_id)
+        return {number: self._answer(samples.samples[number]) for number in missing}
+
+    def _answer(self, sample: Sample) -> Answer:
+        prompt, guess = self._ids(sample.prompt), self._ids(sample.expected)
+        return Answer(prompt, guess, self._tokenizer.eos_token_id, NEW_TOKENS)
 
     def _chosen(self) -> Samples:
         """Those of the stored prompts that can be asked."""
@@ -98,11 +96,11 @@ class Questions:
         ids: Tokens = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _keep(self, moment: Moment, found: dict[int, Tokens], end_of_text: int) -> None:
+    def _keep(self, moment: Moment, asked: Asked) -> None:
         texts = {
-            number: self._tokenizer.decode(tokens, skip_special_tokens=True)
-            + ("" if tokens[-1:] == [end_of_text] else " …")
-            for number, tokens in found.items()
+            number: self._tokenizer.decode(answer.tokens, skip_special_tokens=True)
+            + ("" if answer.tokens[-1:] == [answer.end_of_text] else " …")
+            for number, answer in asked.items()
         }
         samples = read_samples(self._report)
         assert samples
@@ -117,51 +115,50 @@ class Questions:
 
 
 @torch.no_grad()
-def answers(model: Any, prompts: dict[int, Tokens], end_of_text: int) -> dict[int, Tokens]:
-    """Greedy answers of a PEFT model of a PackedFalcon, end-of-text included where it came. All ranks call.
+def complete(model: Any, answers: list[Answer]) -> None:
+    """Completes the answers of a PEFT model of a PackedFalcon, as far as time allows. All ranks call.
 
-    Rank 0's tokens count on all ranks: were one to differ by rounding, the ranks would no longer ask the same.
+    What rank 0 says counts on all ranks: were one to differ by rounding, the ranks would no longer ask the same.
     """
     import deepspeed
 
     falcon, trains = model.get_base_model(), model.training
     # Embedding and head are held for all passes (4 GB of Falcon-180B, less than a training step's activations):
-    # gathered anew for each token they cost a small model most of its time.
+    # gathered anew for each they cost a small model most of its time.
     vocabulary = [falcon.get_input_embeddings().weight]
     if falcon.lm_head.weight is not vocabulary[0]:
         vocabulary.append(falcon.lm_head.weight)
-    found: dict[int, Tokens] = {number: [] for number in prompts}
-    unfinished, deadline = list(prompts), time.monotonic() + BUDGET_SECONDS
+    deadline, late = time.monotonic() + BUDGET_SECONDS, False
     model.eval()
     try:
         with deepspeed.zero.GatheredParameters(vocabulary):
-            for _ in range(NEW_TOKENS):
-                tokens = _next_tokens(falcon, [prompts[number] + found[number] for number in unfinished])
-                told = torch.cat((tokens, torch.tensor([int(time.monotonic() > deadline)])))
+            while not late and (unfinished := [answer for answer in answers if not answer.finished]):
+                told = torch.cat((_said(falcon, unfinished), torch.tensor([int(time.monotonic() > deadline)])))
                 torch.distributed.broadcast(told, 0, group=control_group())
-                *chosen, late = told.tolist()
-                for number, token in zip(unfinished, chosen, strict=True):
-                    found[number].append(token)
-                unfinished = [number for number in unfinished if found[number][-1] != end_of_text]
-                if late or not unfinished:
-                    break
+                *said, late = told.tolist()
+                for answer in unfinished:
+                    count = answer.open
+                    answer.take(said[:count])
+                    said = said[count:]
     finally:
         model.train(trains)
-    return found
 
 
-def _next_tokens(falcon: Any, documents: list[Tokens]) -> torch.Tensor:
-    """The likeliest token after each document, int64 [documents] on the host: one pass over one packed row.
+def _said(falcon: Any, answers: list[Answer]) -> torch.Tensor:
+    """The likeliest tokens after the open positions of all answers, one after the other, int64 on the host. One pass
+    over one packed row.
 
-    Embedding and head are gathered, and are not called as modules, whose hooks would let go of them. Only the last
-    position of each document becomes logits.
+    Embedding and head are gathered, and are not called as modules, whose hooks would let go of them. Only the open
+    positions become logits.
     """
     embedding, head = falcon.get_input_embeddings().weight, falcon.lm_head.weight
+    documents = [answer.document for answer in answers]
     ids = torch.tensor([[token for document in documents for token in document]], device=embedding.device)
     positions = torch.cat([torch.arange(len(document)) for document in documents])[None].to(ids.device)
-    last = torch.tensor([len(document) for document in documents], device=ids.device).cumsum(0) - 1
+    ends = accumulate(len(document) for document in documents)
+    places = [place for answer, end in zip(answers, ends, strict=True) for place in range(end - answer.open, end)]
     hidden = falcon.hidden_states(ids, positions, functional.embedding(ids, embedding))
-    return functional.linear(hidden[0, last], head).argmax(-1).cpu()
+    return functional.linear(hidden[0, places], head).argmax(-1).cpu()
 
 
 def _everywhere(fine: bool) -> bool:

@@ -131,7 +131,7 @@ from falcon_trainer.report.drawing import Drawing
 from falcon_trainer.train import answering
 def fail(*anything):
     raise RuntimeError("broken on purpose")
-answering.answers = Drawing.finish = fail
+answering.complete = Drawing.finish = fail
 """
     result = train(shop, SETTINGS, gang, broken, report=True)["result"]
     assert result["step"] == 6
