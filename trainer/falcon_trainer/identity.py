@@ -62,11 +62,12 @@ def digest_of(identity: JsonValue) -> str:
 def claim(config: RunConfig, layout: RunLayout) -> str:
     """Makes the run's folder ours, or finds it ours, and returns the identity's digest.
 
-    Raises StageError(CONFIGURATION) where the folder belongs to a run with other settings.
+    Raises StageError(CONFIGURATION) where the folder belongs to a run with other settings. A run that came to nothing
+    owns nothing: who corrects what prepare refused may use the name again.
     """
     ours = identity_of(config)
     owner = _read(layout)
-    if owner is None:
+    if owner is None or (owner != ours and not _came_to_anything(layout)):
         write_file(layout.identity, json.dumps({"run": config.run, "identity": ours}, indent=1, sort_keys=True))
     elif owner != ours:
         raise StageError(
@@ -76,6 +77,11 @@ def claim(config: RunConfig, layout: RunLayout) -> str:
             f"settings ({_differences(owner, ours)}). Use another name, or delete that folder.",
         )
     return digest_of(ours)
+
+
+def _came_to_anything(layout: RunLayout) -> bool:
+    """Whether there is a prepared data set, or anything that was made of one."""
+    return any(path.exists() for path in (layout.data, layout.attempts, layout.adapter("x").parent))
 
 
 def _read(layout: RunLayout) -> JsonValue:

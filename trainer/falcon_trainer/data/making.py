@@ -1,6 +1,7 @@
 """Makes the data set of a run: records are checked and, once the tokenizer is there, written, described, published."""
 
 import json
+import shutil
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from pydantic import JsonValue
 from falcon_trainer.artifacts import draft_beside, publish, remove_drafts
 from falcon_trainer.config import RunConfig
 from falcon_trainer.data import contents
-from falcon_trainer.data.findings import Findings, refuse
+from falcon_trainer.data.findings import refuse
 from falcon_trainer.data.formats.conversion import END_OF_TEXT
 from falcon_trainer.data.paint import Paint
 from falcon_trainer.data.preview import SHORT, describe
@@ -43,27 +44,31 @@ class Making:
         `facts` say whose data set this is and what it is made from; `say` is told how far it is.
         """
         self._config, self._layout, self._sources, self._facts, self._say = config, layout, sources, facts, say
-        self._records, self._findings = self._checked(END_OF_TEXT)
+        self._records = self._checked(END_OF_TEXT)
+        self._holdout = self._records.holdout()
 
-    def _checked(self, eos_token: str) -> tuple[Records, Findings]:
+    def _checked(self, eos_token: str) -> Records:
         dataset = self._config.dataset
         records = Records(dataset, self._sources, eos_token=eos_token, seed=self._config.training.seed)
         findings = records.check(self._say)
         findings.log()
         refuse(findings, dataset, [file.name for file in records.files])
-        return records, findings
+        return records
 
     def publish(self, model: Path) -> Figures:
         """Writes and publishes the data set, with the tokenizer of the model folder; returns its figures."""
         tokenizer = load_tokenizer(model)
         if tokenizer.eos_token != END_OF_TEXT:  # no published Falcon's: the text of a chat is another one then
-            self._records, self._findings = self._checked(tokenizer.eos_token)
+            self._records = self._checked(tokenizer.eos_token)
+            self._holdout = self._records.holdout()
         self._check_served(tokenizer)
         remove_drafts(self._layout.data)
         draft = draft_beside(self._layout.data)
-        written = self._write(draft, tokenizer)
-        self._check_vocabulary(model, max(rows.largest_id for rows in written.sets))
-        told = self._describe(draft, written, tokenizer)
+        try:
+            told = self._fill(draft, model, tokenizer)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
         facts = self._facts | {"figures": told, "sequenceLength": self._config.dataset.sequence_length}
         publish(draft, self._layout.data, kind=contents.KIND, facts=facts)
         self._log(told)
@@ -74,12 +79,14 @@ class Making:
         first = [example.record.fields for example in islice(self._records.examples(), CHECKED)]
         check_served(travelling(tokenizer, conversion.chat_template), conversion, first)
 
-    def _write(self, draft: Path, tokenizer: Any) -> Writing:
+    def _fill(self, draft: Path, model: Path, tokenizer: Any) -> Figures:
+        """Writes the rows and what lies beside them."""
         dataset = self._config.dataset
-        written = Writing(dataset, draft, self._records.holdout())
+        written = Writing(dataset, draft, self._holdout)
         written.add_all(self._records.examples(), Encoder(tokenizer, dataset.train_on), self._say)
         written.close(self._config.training.seed)
-        return written
+        self._check_vocabulary(model, max(rows.largest_id for rows in written.sets))
+        return self._describe(draft, written, tokenizer)
 
     def _check_vocabulary(self, model: Path, largest_id: int) -> None:
         """Raises StageError(NO_INPUT) where the tokenizer gives ids that the embedding has no row for: on a GPU that
@@ -97,9 +104,9 @@ class Making:
 
     def _describe(self, draft: Path, written: Writing, tokenizer: Any) -> Figures:
         """Writes everything that lies beside the rows; returns the figures."""
-        dataset, conversion = self._config.dataset, self._records.conversion
-        told = figures(dataset, self._config.training, str(conversion.format), self._findings, written)
-        drawn = statistics(dataset, told, self._findings, written, PackedRows(draft).lengths)
+        dataset, conversion, findings = self._config.dataset, self._records.conversion, self._records.findings
+        told = figures(dataset, self._config.training, str(conversion.format), findings, written)
+        drawn = statistics(dataset, told, findings, written, PackedRows(draft).lengths)
         samples = [conversion.sample(example.record.fields) for example in written.samples]
         for name, value in ((contents.STATISTICS, drawn), (contents.PROMPTS, samples)):
             (draft / name).write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")

@@ -216,6 +216,15 @@ def test_a_folder_of_another_run_is_refused_with_what_differs(shop: Workshop) ->
     assert "lora.rank was 4, now 8" in caught.value.message
 
 
+def test_who_corrects_what_was_refused_may_use_the_name_again(shop: Workshop) -> None:
+    """A spec cannot be changed, so a run that is corrected is another one of the same name."""
+    shop.put_records(RECORDS.read_text() + "{broken")
+    assert refusal(shop).reason == "InvalidData"
+    assert run(shop, dataset={"onInvalid": "skip"})["dataset"]["invalid"] == 1
+    with pytest.raises(StageError, match=r"dataset\.onInvalid was \"skip\", now the default"):
+        run(shop)
+
+
 def test_the_number_of_nodes_may_change(shop: Workshop) -> None:
     assert run(shop) == run(shop, gang={"nodes": 4, "gpusPerNode": 0})
 
@@ -251,6 +260,7 @@ def test_a_record_that_is_too_long_is_skipped_on_request(shop: Workshop) -> None
 def test_a_record_that_is_too_long_ends_the_stage_on_request(shop: Workshop) -> None:
     shop.put_records(RECORDS.read_text() + TOO_LONG)
     error = refusal(shop, dataset={"tooLong": "fail"})
+    assert [path.name for path in shop.layout.root.iterdir()] == ["identity.json"]
     assert (error.code, error.reason) == (ExitCode.DATA, "RecordTooLong")
     assert "records.jsonl line 13: " in error.message
     assert "dataset.sequenceLength 96" in error.message
