@@ -39,6 +39,9 @@ lint: venv ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy $(PACKAGES)
 	$(BIN)/lint-imports
 
+gpu-check: venv ## Attention kernels and activation checkpointing on this machine's GPU, against fp32
+	$(BIN)/python bench/gpu_check.py
+
 ##@ Development
 
 venv: $(STAMP) ## Make .venv with both distributions (editable) and the development tools
@@ -64,4 +67,4 @@ lock: venv ## Resolve the dependencies anew into the hashed locks
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo demo-clean test test-unit test-integration test-e2e lint venv format crds lock help
+.PHONY: demo demo-clean test test-unit test-integration test-e2e lint gpu-check venv format crds lock help

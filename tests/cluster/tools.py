@@ -66,9 +66,11 @@ HELM = Tool("helm", "v4.3.1", {"helm": "helm.sh/helm/v4/cmd/helm"})
 KWOK = Tool("kwok", "v0.8.0", {"kwok": "sigs.k8s.io/kwok/cmd/kwok"})
 
 KIND = Tool("kind", "v0.33.0", {"kind": "sigs.k8s.io/kind"})
+S3 = Tool("gofakes3", "v1.2.0", {"gofakes3": "github.com/johannesboyne/gofakes3/cmd/gofakes3"})
+"""An S3 store for the unit tests; it takes any credentials."""
 
 LOCAL_CLUSTER = (ETCD, KUBERNETES, KWOK, COREDNS, LOCAL_PATH_PROVISIONER, HELM)
-_BY_PROGRAM = {program: tool for tool in (*LOCAL_CLUSTER, KIND) for program in tool.programs}
+_BY_PROGRAM = {program: tool for tool in (*LOCAL_CLUSTER, KIND, S3) for program in tool.programs}
 
 
 def path_of(program: str) -> Path:

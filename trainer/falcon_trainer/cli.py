@@ -1,6 +1,7 @@
 """`falcon-trainer STAGE`: runs one stage, or one rank of it, and leaves behind how it ended."""
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -74,14 +75,38 @@ def parser() -> argparse.ArgumentParser:
         stage = stages.add_parser(name, help=help_text, description=help_text)
         stage.set_defaults(run=_run_stage)
         _add_config(stage)
+        if name == "prepare":
+            _add_look(stage)
     help_text = "ask the base, the adapter or the merged model, greedily"
     ask = stages.add_parser("generate", help=help_text, description=help_text)
     ask.set_defaults(run=_generate)
     _add_config(ask)
-    ask.add_argument("message", nargs="+", help="a user message; each is asked by itself")
+    ask.add_argument(
+        "message",
+        nargs="+",
+        help="a user message, or a prompt of a model without a chat template; each is asked by itself",
+    )
     ask.add_argument("--which", choices=("base", "adapter", "merged"), default="merged", help="%(default)s")
     ask.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="%(default)s")
     return root
+
+
+def _add_look(command: argparse.ArgumentParser) -> None:
+    look = command.add_argument_group("a look at the data, without preparing it")
+    look.add_argument(
+        "--show", type=_whole(1), metavar="N", help="print N random samples and a few rows, prepared or not yet"
+    )
+    look.add_argument("--seed", type=_whole(0), metavar="SEED", help="choose other samples (default: training.seed)")
+    look.add_argument("--color", action="store_true", help="in colours even where stdout is no terminal")
+
+
+def _whole(at_least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < at_least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {at_least}")
+        return int(text)
+
+    return parse
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
@@ -92,7 +117,25 @@ def _run_stage(arguments: argparse.Namespace) -> dict[str, Any]:
     # Before anything that may hang; not in `generate`, which may run beside a stage in its pod.
     offer_stacks(_rank())
     config = read_config(arguments.config)
+    if _looks(arguments):
+        return _show(config, arguments)
     return STAGES[arguments.stage][0]()(config, Beats(arguments.stage, _rank()), RunLayout(config.run))
+
+
+def _looks(arguments: argparse.Namespace) -> bool:
+    return getattr(arguments, "show", None) is not None
+
+
+def _show(config: RunConfig, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Prints a look at the data."""
+    from falcon_trainer.data.paint import Paint
+    from falcon_trainer.data.showing import show
+
+    paint = Paint(colour=arguments.color or (sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+    seed = config.training.seed if arguments.seed is None else arguments.seed
+    for line in show(config, RunLayout(config.run), arguments.show, seed=seed, paint=paint):
+        print(line)
+    return {"shown": arguments.show}
 
 
 def _rank() -> int:
@@ -125,11 +168,12 @@ def _tell_launcher(code: ExitCode, outcome: Outcome) -> None:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Entry point of `falcon-trainer` and of each rank that torchrun starts."""
     arguments = parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # records hold any character, terminals and logs do not
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     code, outcome = run(arguments)
-    if (
-        arguments.stage in STAGES
-    ):  # `generate` may be run by hand inside a stage's pod, whose launcher must not hear of it
+    # What is run by hand inside a stage's pod is no business of the pod's launcher.
+    if arguments.stage in STAGES and not _looks(arguments):
         _tell_launcher(code, outcome)
     if code != ExitCode.OK:
         print(f"{arguments.stage} failed: {outcome.reason}: {outcome.message}", file=sys.stderr)

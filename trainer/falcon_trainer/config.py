@@ -67,7 +67,9 @@ class Model(Wire):
         json_schema_extra=not_yet("model.preset"),
     )
     token_secret_ref: SecretKey | None = Field(
-        default=None, description="Token of the Hub; mounted as a file in the prepare pod and nowhere else."
+        default=None,
+        description="Token of the Hub, for the model, data sets and the initial adapter; mounted as a file in the "
+        "prepare pod and nowhere else.",
     )
 
 
@@ -76,11 +78,12 @@ class DatasetSource(Wire):
 
     uri: str = Field(
         min_length=6,
-        max_length=512,
+        max_length=2048,
         pattern=r"^(hf|pvc|s3|https|configmap)://.+",
-        description="A file or a folder of files: hf://OWNER/NAME[@REVISION][/PATH] of a data set of the Hub, "
-        "pvc://CLAIM/PATH, s3://BUCKET/PATH, https://HOST/PATH, or configmap://NAME[/KEY]. JSON, JSON Lines, CSV, "
-        "Parquet and Arrow, also compressed with gzip, bzip2, xz or zstd.",
+        description="A file, or a folder with its subfolders: hf://OWNER/NAME[@REVISION][/PATH] of a data set of the "
+        "Hub (PATH: a file, folder or configuration of it), pvc://CLAIM/PATH, s3://BUCKET/PATH, https://HOST/PATH "
+        "(always a file), or configmap://NAME[/KEY]. JSON, JSON Lines, CSV, Parquet and Arrow, also compressed with "
+        "gzip, bzip2, xz or zstd.",
     )
     split: str | None = Field(
         default=None,
@@ -88,7 +91,7 @@ class DatasetSource(Wire):
         max_length=64,
         pattern=r"^\w+$",
         description="Split of a folder or of a data set of the Hub, found as the Hub's libraries find it; default "
-        "train where there are splits, else everything.",
+        "train where there are splits, else everything. Of a single file: the split that it is.",
     )
     weight: Annotated[float, Real(above=0)] | None = Field(
         default=None, description="Share of this source.", json_schema_extra=not_yet("dataset.sources[].weight")
@@ -114,7 +117,8 @@ class Dataset(Wire):
     sources: list[DatasetSource] = Field(min_length=1, max_length=16)
     format: Literal["auto", "dolly", "alpaca", "chat", "sharegpt", "prompt-completion", "text"] = Field(
         default="auto",
-        description="Shape of a record; auto recognises it by the fields of the first one.",
+        description="Shape of a record; auto recognises it by the fields of the first one. text and prompt-completion "
+        "have no chat template and are served as /v1/completions.",
     )
     template: str | None = Field(
         default=None,

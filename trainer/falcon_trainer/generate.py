@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from falcon_trainer.config import RunConfig
-from falcon_trainer.data.prepare import TEMPLATE
-from falcon_trainer.data.tokenization import load_tokenizer, travelling
+from falcon_trainer.data.tokenization import load_tokenizer, stored_template, travelling
 from falcon_trainer.identity import digest_of, identity_of
 from falcon_trainer.layout import RunLayout
 from falcon_trainer.model.source import model_folder
@@ -20,28 +19,36 @@ def generate(
 ) -> list[str]:
     """One answer for each user message, without the end-of-text. Raises StageError(NO_INPUT) where `which` is missing.
 
-    The prompt is built with the run's chat template, as the served model builds it.
+    The prompt is built with the run's chat template, as the served model builds it; where the run has none (it was
+    trained on text, or on prompts with completions), each message is the prompt as it stands.
     """
     import torch
 
     base = model_folder(config.model, layout.workspace)
-    tokenizer = travelling(load_tokenizer(base), (layout.data / TEMPLATE).read_text(encoding="utf-8"))
+    tokenizer = travelling(load_tokenizer(base), stored_template(layout.data))
     model = _model(config, layout, base, which)
     answers = []
     for message in messages:
-        chat = [{"role": "user", "content": message}]
-        prompt = tokenizer.apply_chat_template(chat, return_tensors="pt", return_dict=True)
+        prompt = torch.tensor([_prompt_ids(tokenizer, message)])
         with torch.inference_mode():
             tokens = model.generate(
-                **prompt,
+                prompt,
+                attention_mask=torch.ones_like(prompt),
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
             )
-        new = tokens[0, prompt["input_ids"].shape[1] :]
+        new = tokens[0, prompt.shape[1] :]
         answers.append(str(tokenizer.decode(new, skip_special_tokens=True)))
     return answers
+
+
+def _prompt_ids(tokenizer: Any, message: str) -> list[int]:
+    if tokenizer.chat_template is None:
+        return list(tokenizer(message)["input_ids"])
+    chat = [{"role": "user", "content": message}]
+    return list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"])
 
 
 def _model(config: RunConfig, layout: RunLayout, base: Path, which: Which) -> Any:

@@ -10,11 +10,20 @@ import json
 from pydantic import JsonValue
 
 from falcon_trainer.artifacts import write_file
-from falcon_trainer.config import RunConfig
+from falcon_trainer.config import Checkpoint, Evaluation, RunConfig
 from falcon_trainer.layout import RunLayout
 from falcon_trainer.outcome import ExitCode, StageError
 
-OPTIMISATION = ("epochs", "maxSteps", "globalBatchSize", "learningRate", "scheduler", "warmupSteps", "seed")
+OPTIMISATION = (
+    "epochs",
+    "maxSteps",
+    "globalBatchSize",
+    "learningRate",
+    "scheduler",
+    "warmupSteps",
+    "seed",
+    "earlyStopping",
+)
 
 
 def identity_of(config: RunConfig) -> dict[str, JsonValue]:
@@ -25,8 +34,24 @@ def identity_of(config: RunConfig) -> dict[str, JsonValue]:
     """
     wire = config.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
     training = {name: value for name, value in wire.get("training", {}).items() if name in OPTIMISATION}
+    training |= _evaluation(config)
     model = {name: value for name, value in wire["model"].items() if name != "tokenSecretRef"}
     return {"model": model, "dataset": wire["dataset"], "lora": wire.get("lora", {}), "training": training}
+
+
+def _evaluation(config: RunConfig) -> dict[str, JsonValue]:
+    """What of training.evaluation decides the adapter: which one is kept, and when it is measured, where that chooses
+    the kept one or the end. The interval counts as it is obeyed, so it may come from training.checkpoint.
+    """
+    if config.dataset.validation is None:
+        return {}
+    training, default = config.training, Checkpoint().every_steps
+    settings = training.evaluation or Evaluation()
+    interval = settings.every_steps or training.checkpoint.every_steps
+    decides = settings.adapter == "best" or training.early_stopping is not None
+    told: dict[str, JsonValue] = {"adapter": settings.adapter} if settings.adapter != Evaluation().adapter else {}
+    told |= {"everySteps": interval} if decides and interval != default else {}
+    return {"evaluation": told} if told else {}
 
 
 def digest_of(identity: JsonValue) -> str:
@@ -37,11 +62,12 @@ def digest_of(identity: JsonValue) -> str:
 def claim(config: RunConfig, layout: RunLayout) -> str:
     """Makes the run's folder ours, or finds it ours, and returns the identity's digest.
 
-    Raises StageError(CONFIGURATION) where the folder belongs to a run with other settings.
+    Raises StageError(CONFIGURATION) where the folder belongs to a run with other settings. A run that came to nothing
+    owns nothing: who corrects what prepare refused may use the name again.
     """
     ours = identity_of(config)
     owner = _read(layout)
-    if owner is None:
+    if owner is None or (owner != ours and not _came_to_anything(layout)):
         write_file(layout.identity, json.dumps({"run": config.run, "identity": ours}, indent=1, sort_keys=True))
     elif owner != ours:
         raise StageError(
@@ -51,6 +77,11 @@ def claim(config: RunConfig, layout: RunLayout) -> str:
             f"settings ({_differences(owner, ours)}). Use another name, or delete that folder.",
         )
     return digest_of(ours)
+
+
+def _came_to_anything(layout: RunLayout) -> bool:
+    """Whether there is a prepared data set, or anything that was made of one."""
+    return any(path.exists() for path in (layout.data, layout.attempts, layout.adapter("x").parent))
 
 
 def _read(layout: RunLayout) -> JsonValue:

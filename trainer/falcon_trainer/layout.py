@@ -8,9 +8,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from falcon_trainer.uris import claim_and_path, config_map_and_key
+
 WORKSPACE = Path(os.environ.get("FALCON_WORKSPACE", "/workspace"))
 SOURCES = Path(os.environ.get("FALCON_SOURCES", "/sources"))
-"""Claims named in pvc:// sources are mounted read-only at SOURCES/CLAIM."""
+"""Claims and ConfigMaps that sources name are mounted read-only below it."""
 CONFIG = Path(os.environ.get("FALCON_CONFIG", "/etc/falcon/run.json"))
 TOKEN = Path(os.environ.get("FALCON_TOKEN", "/etc/falcon-token/token"))
 """The Hub token, in the prepare pod only."""
@@ -24,22 +26,23 @@ RENDEZVOUS_PORT = 29500
 MANIFEST = "manifest.json"
 
 
-def claim_and_path(uri: str) -> tuple[str, str]:
-    """Claim and path of a `pvc://CLAIM/PATH` source.
+def claim_folder(claim: str) -> Path:
+    """Where a claim is mounted."""
+    return SOURCES / claim
 
-    Raises ValueError where the claim is missing or the path leaves it.
-    """
-    scheme, _, rest = uri.partition("://")
-    claim, _, path = rest.partition("/")
-    if scheme != "pvc" or not claim or path.startswith("/") or ".." in path.split("/"):
-        raise ValueError(f"{uri!r} is not pvc://CLAIM/PATH")
-    return claim, path
+
+def config_map_folder(name: str) -> Path:
+    """Where a ConfigMap is mounted; no claim's name begins with '_'."""
+    return SOURCES / "_configmaps" / name
 
 
 def source_path(uri: str) -> Path:
-    """Where a `pvc://` source is mounted."""
+    """Where a `pvc://` or `configmap://` source lies."""
+    if uri.startswith("configmap://"):
+        name, key = config_map_and_key(uri)
+        return config_map_folder(name) / key
     claim, path = claim_and_path(uri)
-    return SOURCES / claim / path
+    return claim_folder(claim) / path
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,16 @@ class RunLayout:
     @property
     def data(self) -> Path:
         return self.root / "data"
+
+    @property
+    def validation(self) -> Path:
+        """The rows held out of training, part of the same artefact; there where dataset.validation is."""
+        return self.data / "validation"
+
+    @property
+    def initial_adapter(self) -> Path:
+        """The adapter that training starts from; there where lora.initialAdapter is."""
+        return self.root / "initial_adapter"
 
     @property
     def attempts(self) -> Path:

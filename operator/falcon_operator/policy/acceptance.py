@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from falcon_operator.api.names import MAX_NAME
 from falcon_operator.api.resource import FalconFineTune, Problem
 from falcon_operator.policy.pod_acceptance import pod_template_problems
+from falcon_operator.stages.prepare import source_uris
 from falcon_operator.stages.workspace import access_mode
+from falcon_trainer import uris
 from falcon_trainer.config import FALCON_LINEARS
-from falcon_trainer.wire import NAME_PATTERN
 
 RUN_NAME = r"[a-z]([-a-z0-9]*[a-z0-9])?"
-HUB_NAME = r"[A-Za-z0-9][-\w.]*/[A-Za-z0-9][-\w.]*"
 
 
 def problems(run: FalconFineTune) -> list[Problem]:
@@ -33,38 +33,25 @@ def _name(run: FalconFineTune) -> Iterator[Problem]:
 
 
 def _sources(run: FalconFineTune) -> Iterator[Problem]:
-    named = [("spec.model.source", run.spec.model.source)]
-    named += [(f"spec.dataset.sources[{i}].uri", source.uri) for i, source in enumerate(run.spec.dataset.sources)]
-    for path, uri in named:
-        scheme, _, rest = uri.partition("://")
-        check = {"pvc": _claim_problem, "hf": _hub_problem}.get(scheme)
-        sentence = check(rest) if check else f"{scheme}:// is no source that this release can read"
-        if sentence:
+    named: list[tuple[str, str, uris.Grammar]] = [("spec.model.source", run.spec.model.source, uris.MODEL)]
+    for index, source in enumerate(run.spec.dataset.sources):
+        named.append((f"spec.dataset.sources[{index}].uri", source.uri, uris.DATA))
+    if run.spec.lora.initial_adapter:
+        named.append(("spec.lora.initialAdapter", run.spec.lora.initial_adapter, uris.ADAPTER))
+    for path, uri, grammar in named:
+        if sentence := uris.problem(uri, grammar):
             yield Problem(path, f"{uri!r} cannot be used: {sentence}")
-
-
-def _claim_problem(rest: str) -> str | None:
-    claim, _, path = rest.partition("/")
-    if not re.fullmatch(NAME_PATTERN, claim) or len(claim) > 253:
-        return f"{claim!r} is no name of a claim; write pvc://CLAIM/PATH"
-    if path.startswith("/") or ".." in path.split("/"):
-        return "the path must stay inside the claim, without '..' and without a second '/' at its beginning"
-    return None
-
-
-def _hub_problem(rest: str) -> str | None:
-    if not re.fullmatch(HUB_NAME, rest):
-        return "write hf://OWNER/NAME, such as hf://tiiuae/falcon-7b; a branch or commit goes into model.revision"
-    return None
 
 
 def _model_options(run: FalconFineTune) -> Iterator[Problem]:
     model = run.spec.model
-    if model.source.startswith("hf://"):
-        return
-    for path, value in (("spec.model.revision", model.revision), ("spec.model.tokenSecretRef", model.token_secret_ref)):
-        if value is not None:
-            yield Problem(path, f"belongs to hf:// models and {model.source!r} is none: leave it out")
+    if model.revision is not None and not model.source.startswith("hf://"):
+        yield Problem("spec.model.revision", f"belongs to hf:// models and {model.source!r} is none: leave it out")
+    if model.token_secret_ref is not None and not any(uri.startswith("hf://") for uri in source_uris(run)):
+        yield Problem(
+            "spec.model.tokenSecretRef",
+            "is the Hub's, and neither the model nor a data source nor the initial adapter is on hf://: leave it out",
+        )
 
 
 def _batch(run: FalconFineTune) -> Iterator[Problem]:

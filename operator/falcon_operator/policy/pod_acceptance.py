@@ -10,6 +10,7 @@ from falcon_operator.stages import volumes
 from falcon_operator.stages.manifest import labels
 from falcon_operator.stages.naming import workspace_claim_name
 from falcon_operator.stages.pod import GPU
+from falcon_operator.stages.prepare import source_uris
 
 RESERVED_ENV = frozenset(
     {
@@ -107,8 +108,8 @@ def _volumes(run: FalconFineTune, template: PodTemplate, path: str) -> Iterator[
 
 
 def _mounted_claims(run: FalconFineTune) -> list[str]:
-    uris = [run.spec.model.source, *(source.uri for source in run.spec.dataset.sources)]
-    named = [uri.removeprefix("pvc://").partition("/")[0] for uri in uris if uri.startswith("pvc://")]
+    # Also of a URI that is refused elsewhere, so not parsed as `claims_of` does it.
+    named = [uri.removeprefix("pvc://").partition("/")[0] for uri in source_uris(run) if uri.startswith("pvc://")]
     return [workspace_claim_name(run), *named]
 
 

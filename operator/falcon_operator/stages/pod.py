@@ -85,7 +85,7 @@ def replaces_spreading(run: FalconFineTune, stage: StageName) -> bool:
 def _mounts(run: FalconFineTune, plan: PodPlan, template: PreparePodTemplate) -> volumes.Mounts:
     found = volumes.Mounts()
     volumes.add_workspace(found, run, read_only=plan.read_only_workspace)
-    volumes.add_sources(found, run, volumes.claims_of(plan.source_uris))
+    volumes.add_sources(found, run, plan.source_uris)
     volumes.add_config(found, plan.config_map)
     if plan.token:
         volumes.add_token(found, plan.token)

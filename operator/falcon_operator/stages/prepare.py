@@ -15,13 +15,23 @@ def prepare_config(run: FalconFineTune) -> Manifest:
     return config_map(run, "prepare", run_config(run, "prepare"))
 
 
+def source_uris(run: FalconFineTune) -> tuple[str, ...]:
+    """All that the stage reads from: base model, records, and the adapter to start from."""
+    adapter = run.spec.lora.initial_adapter
+    return (
+        run.spec.model.source,
+        *(source.uri for source in run.spec.dataset.sources),
+        *([adapter] if adapter else []),
+    )
+
+
 def prepare_job(run: FalconFineTune, settings: StageSettings) -> Manifest:
     """The Job `NAME-prepare`; the only pod that gets the Hub token."""
     plan = PodPlan(
         stage="prepare",
         config_map=prepare_config(run)["metadata"]["name"],
         grace_seconds=GRACE_SECONDS,
-        source_uris=(run.spec.model.source, *(source.uri for source in run.spec.dataset.sources)),
+        source_uris=source_uris(run),
         token=run.spec.model.token_secret_ref,
     )
     return single_pod_job(run, "prepare", pod_template(run, settings, plan))

@@ -1,6 +1,6 @@
 """The volumes of a stage's pod, ours and the run's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from falcon_operator.api.resource import FalconFineTune
@@ -8,7 +8,8 @@ from falcon_operator.api.spec import PodTemplate
 from falcon_operator.stages.manifest import Manifest
 from falcon_operator.stages.naming import workspace_claim_name
 from falcon_trainer.config import SecretKey
-from falcon_trainer.layout import CONFIG, SOURCES, TOKEN, WORKSPACE, claim_and_path
+from falcon_trainer.layout import CONFIG, SOURCES, TOKEN, WORKSPACE, claim_folder, config_map_folder
+from falcon_trainer.uris import claim_and_path, config_map_and_key
 
 PREFIX = "falcon-"
 """Names of our volumes begin so; a run's own must not."""
@@ -45,18 +46,32 @@ def claims_of(uris: Iterable[str]) -> list[str]:
     return sorted({claim_and_path(uri)[0] for uri in uris if uri.startswith("pvc://")})
 
 
+def config_maps_of(uris: Iterable[str]) -> list[str]:
+    """The ConfigMaps that configmap:// sources name, each once, in order of their names."""
+    return sorted({config_map_and_key(uri)[0] for uri in uris if uri.startswith("configmap://")})
+
+
 def add_workspace(found: Mounts, run: FalconFineTune, *, read_only: bool) -> None:
     """The run's workspace."""
     claim = {"persistentVolumeClaim": {"claimName": workspace_claim_name(run)}}
     found.add(f"{PREFIX}workspace", claim, str(WORKSPACE), read_only=read_only)
 
 
-def add_sources(found: Mounts, run: FalconFineTune, claims: Iterable[str]) -> None:
-    """Each claim of a source, read-only. The workspace's own claim is mounted a second time from the same volume:
-    kubelets have been seen to wait for ever for the second of two volumes of one claim (kubernetes #82526).
+def add_sources(found: Mounts, run: FalconFineTune, uris: Sequence[str]) -> None:
+    """Each claim and ConfigMap that a source names, read-only."""
+    _add_claims(found, run, claims_of(uris))
+    for index, name in enumerate(config_maps_of(uris)):
+        # As a whole: a key that is missing is told by the stage, with those there are, and not by a pod that hangs.
+        source = {"configMap": {"name": name}}
+        found.add(f"{PREFIX}source-map-{index}", source, str(config_map_folder(name)), read_only=True)
+
+
+def _add_claims(found: Mounts, run: FalconFineTune, claims: Iterable[str]) -> None:
+    """The workspace's own claim is mounted a second time from the same volume: kubelets have been seen to wait for
+    ever for the second of two volumes of one claim (kubernetes #82526).
     """
     for index, claim in enumerate(claims):
-        path = str(SOURCES / claim)
+        path = str(claim_folder(claim))
         if claim == workspace_claim_name(run):
             found.mount(f"{PREFIX}workspace", path, read_only=True)
         else:

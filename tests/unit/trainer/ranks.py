@@ -23,7 +23,8 @@ class Ranks:
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__],
             cwd=repository,
-            env={**os.environ, "DS_ACCELERATOR": "cpu"},
+            # One thread a rank, as torchrun gives it: ranks that share two cores wait for each other's threads.
+            env={**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -79,6 +80,7 @@ def main() -> None:
     import deepspeed  # noqa: F401
     import peft  # noqa: F401
     import safetensors.torch  # noqa: F401
+    import tensorboardX  # type: ignore[import-untyped,unused-ignore]  # noqa: F401
     from transformers import AutoTokenizer, FalconForCausalLM, Trainer  # noqa: F401
 
     for line in sys.stdin:

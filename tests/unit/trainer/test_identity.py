@@ -43,3 +43,41 @@ def test_a_default_that_is_written_out_changes_nothing() -> None:
 )
 def test_which_changes_make_another_run(heads: dict[str, Any], same: bool) -> None:
     assert (identity(**heads) == identity()) is same
+
+
+HELD_OUT = SPEC["dataset"] | {"validation": {"fraction": "0.1"}}
+
+
+def measured(**training: Any) -> object:
+    return identity(dataset=HELD_OUT, training=training)
+
+
+@pytest.mark.parametrize(
+    ("training", "same"),
+    [
+        pytest.param({"evaluation": {}}, True, id="evaluations as they are by default"),
+        pytest.param({"evaluation": {"everySteps": 100, "adapter": "best"}}, True, id="the same, written out"),
+        pytest.param({"evaluation": {"adapter": "last"}}, False, id="the last adapter in place of the best"),
+        pytest.param({"evaluation": {"everySteps": 10}}, False, id="another choice of steps for the best"),
+        pytest.param({"checkpoint": {"everySteps": 10}}, False, id="the same through the checkpoints"),
+        pytest.param({"earlyStopping": {}}, False, id="an end that comes early"),
+    ],
+)
+def test_which_settings_of_evaluation_make_another_run(training: dict[str, Any], same: bool) -> None:
+    assert (measured(**training) == measured()) is same
+
+
+@pytest.mark.parametrize(
+    ("stopping", "same"),
+    [
+        pytest.param({}, True, id="the last adapter is the same however often it is measured"),
+        pytest.param({"earlyStopping": {}}, False, id="but its step is not where evaluations end the training"),
+    ],
+)
+def test_the_interval_counts_only_where_it_decides(stopping: dict[str, Any], same: bool) -> None:
+    often, seldom = ({"evaluation": {"adapter": "last", "everySteps": steps}} | stopping for steps in (10, 20))
+    assert (measured(**often) == measured(**seldom)) is same
+
+
+def test_another_adapter_to_start_from_makes_another_run() -> None:
+    assert identity(lora={"initialAdapter": "pvc://adapters/earlier"}) != identity()

@@ -11,25 +11,27 @@ CHAT_TEMPLATE = """\
 {%- if content is string %}{{- content -}}{% else %}\
 {%- for part in content if part.type == 'text' %}{{- part.text -}}{% endfor %}{% endif %}
 {%- endmacro -%}
-{%- set state = namespace(system='', turns=0) -%}
+{%- set state = namespace(asked='', asks=false, before='') -%}
 {%- for message in messages -%}
-{%- if message.role in ('system', 'developer') -%}
-{%- set state.system = state.system + text(message.content) + '\\n\\n' -%}
-{%- elif message.role == 'user' -%}
-{{- '\\n\\n' if state.turns else '' -}}
-{{- '### Instruction\\n' + state.system + text(message.content) + '\\n\\n### Answer\\n' -}}
-{%- set state.system = '' -%}{%- set state.turns = state.turns + 1 -%}
+{%- if message.role in ('system', 'developer', 'user') -%}
+{%- set said = text(message.content) -%}
+{%- set state.asked = state.asked + ('\\n\\n' if state.asked and said else '') + said -%}
+{%- set state.asks = true -%}
 {%- elif message.role == 'assistant' -%}
+{%- if state.asks %}{{- state.before + '### Instruction\\n' + state.asked + '\\n\\n### Answer\\n' -}}{% endif %}
 {{- text(message.content) + eos_token -}}
+{%- set state.asked = '' -%}{%- set state.asks = false -%}{%- set state.before = '\\n\\n' -%}
 {%- else -%}
 {{- raise_exception('A message has the role ' + message.role + '; system, user and assistant are known.') -}}
 {%- endif -%}
 {%- endfor -%}
+{%- if state.asks %}{{- state.before + '### Instruction\\n' + state.asked + '\\n\\n### Answer\\n' -}}{% endif -%}
 """
-"""Renders a user message exactly as `prompt_text` does.
+"""Renders a user message exactly as the recipe prints a record.
 
 The prompt ends in the answer's heading whether or not `add_generation_prompt` is asked for: a user's turn without it
-was never trained. System text, which the recipe has no place for, opens the next instruction.
+was never trained. System text, which the recipe has no place for, opens the instruction; several messages before an
+answer are one instruction, their texts joined by blank lines.
 """
 
 
@@ -38,6 +40,6 @@ def user_message(instruction: str, context: str) -> str:
     return instruction + CONTEXT + context if context else instruction
 
 
-def prompt_text(instruction: str, context: str) -> str:
-    """The text before the answer."""
-    return f"### Instruction\n{user_message(instruction, context)}\n\n### Answer\n"
+def heading(message: str) -> str:
+    """The prompt that asks for an answer to one message."""
+    return f"### Instruction\n{message}\n\n### Answer\n"

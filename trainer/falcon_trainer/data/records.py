@@ -1,83 +1,131 @@
-"""From sources to documents: reads, recognises the format, and accounts for every record that cannot be used."""
+"""From sources to documents: every record is read, converted and accounted for before anything else is paid for.
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+Two passes over the files: the first checks all records and keeps 8 bytes of each, the second hands them out. What a
+pass holds in memory does not grow with the texts.
+"""
+
+import re
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from falcon_trainer.config import Dataset
-from falcon_trainer.data.formats import FORMATS, Document, InstructionFormat, InvalidRecord, recognise
-from falcon_trainer.data.sources import Record, files_of, read
+from falcon_trainer.data.findings import Findings
+from falcon_trainer.data.formats import Conversion, Document, InvalidRecord
+from falcon_trainer.data.holdout import Holdout, duplicates, key_of
+from falcon_trainer.data.sources import Record, Sources
+from falcon_trainer.data.sources.record import path_of_broken_text
 from falcon_trainer.outcome import ExitCode, StageError
 
-SHOWN = 20
-"""Invalid records that are listed; the others are counted."""
-IN_MESSAGE = 5
-"""Of these, the ones that fit into the outcome's message."""
+EVERY = 10_000
+"""Records between two words on the progress."""
+NOT_UNICODE = "not Unicode"
+TOO_DEEP = "nested too deeply"
+
+Say = Callable[[str], None]
 
 
-@dataclass
-class Findings:
-    """What a pass over the records found."""
+@dataclass(frozen=True)
+class Example:
+    """A valid record: what it says, and the key that stands for it (see `holdout.key_of`)."""
 
-    records: int = 0
-    invalid: int = 0
-    first_invalid: list[str] = field(default_factory=list)
-
-    def add_invalid(self, sentence: str) -> None:
-        self.invalid += 1
-        if len(self.first_invalid) < SHOWN:
-            self.first_invalid.append(sentence)
-
-    def listing(self, limit: int) -> str:
-        more = self.invalid - min(limit, len(self.first_invalid))
-        return "; ".join(self.first_invalid[:limit]) + (f"; and {more} more" if more > 0 else "")
+    record: Record
+    document: Document
+    key: int
+    of_validation_file: bool
 
 
 class Records:
     """The records of a data set, in the order of the spec. Every pass over the files begins anew."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        self.files: list[Path] = files_of(dataset)
-        self.format: InstructionFormat | None = FORMATS.get(dataset.format)
+    def __init__(self, dataset: Dataset, sources: Sources, *, eos_token: str | None, seed: int) -> None:
+        self._validation, self._seed = dataset.validation, seed
+        self._read = sources.read
+        self._files = [(file, False) for file in sources.training()] + [(file, True) for file in sources.validation()]
+        self.conversion = Conversion.of(dataset, eos_token)
+        self.findings = Findings()
+        self._keys, self._of_split = array("Q"), array("Q")
 
-    def check(self) -> Findings:
-        """Reads everything once. Raises StageError(DATA) where records are invalid (unless skipped) or none is left."""
-        findings = Findings()
-        for _ in self._valid(findings):
-            findings.records += 1
-        if findings.invalid and self._dataset.on_invalid == "fail":
-            raise StageError(
-                ExitCode.DATA,
-                "InvalidData",
-                f"{findings.invalid} of {findings.invalid + findings.records} records cannot be used: "
-                f"{findings.listing(IN_MESSAGE)}. Correct them, or set dataset.onInvalid to skip.",
-            )
-        if not findings.records:
-            raise StageError(ExitCode.DATA, "EmptyDataset", f"The data set is empty: {self._emptiness(findings)}.")
-        return findings
+    @property
+    def files(self) -> list[Path]:
+        return [file for file, _ in self._files]
 
-    def documents(self) -> Iterator[tuple[Record, Document]]:
-        """The valid records with their documents."""
-        return self._valid(Findings())
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """The key of every valid record, in order, once they were checked."""
+        return np.frombuffer(self._keys, np.uint64) if self._keys else np.zeros(0, np.uint64)
 
-    def _valid(self, findings: Findings) -> Iterator[tuple[Record, Document]]:
-        for file in self.files:
-            for record in read(file):
+    def check(self, say: Say = lambda said: None) -> Findings:
+        """Reads everything once; `findings.refuse` decides whether what was found is accepted."""
+        self.findings, self._keys, self._of_split = Findings(), array("Q"), array("Q")
+        for example in self._examples(self.findings):
+            self._keys.append(example.key)
+            if example.of_validation_file:
+                self._of_split.append(example.key)
+            if len(self._keys) % EVERY == 0:
+                say(f"{self.findings.records} records checked")
+        self.findings.duplicates = duplicates(self.keys)
+        return self.findings
+
+    def holdout(self) -> Holdout:
+        """Which of the checked records are held out. Raises StageError(DATA) where none can be, or none would stay."""
+        if self._validation is None:
+            return Holdout()
+        if self._validation.fraction is not None:
+            return Holdout.of_fraction(self.keys, self._validation.fraction)
+        return Holdout.of_split(self._of_split)
+
+    def examples(self) -> Iterator[Example]:
+        """The checked records once more. Raises StageError(DATA) where they are no longer the same."""
+        again = Findings()
+        for number, example in enumerate(self._examples(again)):
+            if number >= len(self._keys) or example.key != self._keys[number]:
+                raise _changed(example.record.where.file)
+            yield example
+        if again.valid != self.findings.valid:
+            raise _changed("the last file")
+
+    def _examples(self, findings: Findings) -> Iterator[Example]:
+        for file, of_validation_file in self._files:
+            for record in self._read(file):
+                place = str(record.where)
                 try:
-                    yield record, self._document(record)
+                    if record.problem:
+                        findings.add_invalid(place, record.problem, _kind_of(record.problem))
+                        continue
+                    document = self.conversion.document(record.fields)
+                    example = Example(record, document, key_of(document, self._seed), of_validation_file)
                 except InvalidRecord as error:
-                    findings.add_invalid(f"{record.where}: {error}")
+                    findings.add_invalid(place, str(error), error.kind)
+                except UnicodeEncodeError:
+                    path = path_of_broken_text(record.fields)
+                    findings.add_invalid(place, f"field {path!r} holds half a character", NOT_UNICODE)
+                except RecursionError:
+                    findings.add_invalid(place, f"field {_deepest(record.fields)!r} is nested too deeply", TOO_DEEP)
+                else:
+                    findings.valid += 1
+                    yield example
 
-    def _document(self, record: Record) -> Document:
-        if record.problem:
-            raise InvalidRecord(record.problem)
-        if self.format is None:
-            self.format = recognise(record.fields)
-        return self.format.document(record.fields)
 
-    def _emptiness(self, findings: Findings) -> str:
-        names = ", ".join(file.name for file in self.files[:3])
-        if findings.invalid:
-            return f"all {findings.invalid} records in {names} were skipped as invalid ({findings.listing(3)})"
-        return f"there is no record in {names}"
+def _kind_of(problem: str) -> str:
+    """The problem without its details: `is not JSON: Expecting value …` is of the kind `not JSON`."""
+    words = re.sub(r"^field '.*?' ", "", problem).partition(":")[0].partition(" (")[0]
+    return re.sub(r"(?<= )\d+", "n", words.removeprefix("is "))
+
+
+def _deepest(fields: dict[str, Any]) -> str:
+    """The first field that holds other values: the one to look into."""
+    return next((name for name, value in fields.items() if isinstance(value, (dict, list))), "")
+
+
+def _changed(file: str) -> StageError:
+    return StageError(
+        ExitCode.DATA,
+        "DataChanged",
+        f"{file} changed while it was read. Start the run again when nothing writes to it any more.",
+    )

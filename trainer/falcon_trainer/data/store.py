@@ -22,8 +22,8 @@ DOCUMENTS = "documents.arrow"
 ROWS = "rows.arrow"
 IGNORED = -100
 """Label of a token that does not count in the loss (torch's and transformers' convention)."""
-LINES = 10_000
-"""Documents a record batch: what the writer holds in memory."""
+LINES, TOKENS = 10_000, 4_000_000
+"""Documents and tokens of a record batch, whichever comes first: what the writer holds in memory, some 150 MB."""
 
 _DOCUMENT = pa.schema([("ids", pa.large_list(pa.int32())), ("trained", pa.large_list(pa.int32()))])
 
@@ -35,11 +35,13 @@ class DocumentWriter:
         self._writer = pa.ipc.new_file(str(folder / DOCUMENTS), _DOCUMENT)
         self._ids: list[list[int]] = []
         self._trained: list[list[int]] = []
+        self._held = 0
 
     def add(self, tokens: Tokens) -> None:
         self._ids.append(tokens.ids)
         self._trained.append(tokens.trained)
-        if len(self._ids) >= LINES:
+        self._held += len(tokens.ids)
+        if len(self._ids) >= LINES or self._held >= TOKENS:
             self._flush()
 
     def close(self) -> None:
@@ -49,7 +51,7 @@ class DocumentWriter:
     def _flush(self) -> None:
         if self._ids:
             self._writer.write_batch(pa.record_batch([self._ids, self._trained], schema=_DOCUMENT))
-            self._ids, self._trained = [], []
+            self._ids, self._trained, self._held = [], [], 0
 
 
 def write_plan(folder: Path, plan: Plan) -> None:

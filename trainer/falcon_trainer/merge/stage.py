@@ -19,7 +19,7 @@ from falcon_trainer.artifacts import (
 )
 from falcon_trainer.beats import Beats
 from falcon_trainer.config import RunConfig
-from falcon_trainer.data.prepare import PROMPTS
+from falcon_trainer.data.contents import PROMPTS
 from falcon_trainer.identity import claim
 from falcon_trainer.layout import MANIFEST, RunLayout
 from falcon_trainer.model.lora import ADAPTER_FILE, check_adapter

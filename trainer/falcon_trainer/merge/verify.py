@@ -24,6 +24,9 @@ FP32_ERROR = 4e-6
 LOGIT_LIMITS = {torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 5e-2}
 """Allowed difference as a share of the largest logit: beyond fp32 it is the rounding of the merged weights."""
 
+LONGEST_PROMPT = 256
+"""Tokens of a prompt that are compared: a conversation of thousands would show no more and take minutes on a CPU."""
+
 
 def check_tensors(base: Weights, merged: Weights, update: Update) -> int:
     """Checks all tensors against the base; returns how many were changed. Raises StageError(DATA)."""
@@ -71,7 +74,8 @@ def logit_difference(base: Path, adapter: Path, merged: Path, prompts: list[str]
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(str(merged), local_files_only=True)
-    rows = [tokenizer(prompt, add_special_tokens=False, return_tensors="pt").input_ids for prompt in prompts]
+    ids = [tokenizer(prompt, add_special_tokens=False)["input_ids"][:LONGEST_PROMPT] for prompt in prompts]
+    rows = [torch.tensor([row]) for row in ids]
     model = PeftModel.from_pretrained(_model(base), str(adapter))
     expected = _logits(model, rows)
     del model

@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 from transformers.models.falcon.modeling_falcon import FalconAttention
 
+from falcon_trainer.model.checkpointing import Keeper
 from falcon_trainer.outcome import ExitCode, StageError
 
 STOCK_PARAMETERS = (
@@ -31,6 +32,9 @@ STOCK_PARAMETERS = (
     "kwargs",
 )
 """Of FalconAttention.forward in transformers 5.23, which ours stands in for."""
+
+FLASH_CAPABILITY = (8, 0)
+"""Ampere; flash-attn refuses less (csrc/flash_attn/flash_api.cpp), and so does the copy in torch."""
 
 NO_MASK = (1, 1, 1, 1)
 """Shape of the mask to pass to the model: a mask of four dimensions is handed on as it is, so none of size T x T is
@@ -72,9 +76,9 @@ class Borders:
 class DocumentAttention(FalconAttention):  # type: ignore[misc,unused-ignore]
     """FalconAttention with the weights where they were and another forward, for training only (no cache)."""
 
-    def __init__(self, config: Any, layer_idx: int, borders: Borders, kernel: Kernel) -> None:
+    def __init__(self, config: Any, layer_idx: int, borders: Borders, kernel: Kernel, keeper: Keeper) -> None:
         super().__init__(config, layer_idx)
-        self._borders, self._kernel = borders, kernel
+        self._borders, self._kernel, self.keeper = borders, kernel, keeper
 
     def forward(  # noqa: PLR0913,RUF100 - the signature is transformers'
         self,
@@ -96,10 +100,13 @@ class DocumentAttention(FalconAttention):  # type: ignore[misc,unused-ignore]
         # Falcon's fused projection holds, per group, its query heads, one key and one value (modeling_falcon.py).
         fused = self.query_key_value(hidden_states).view(rows * length, groups, self.num_heads // groups + 2, dim)
         cos, sin = (part.expand(rows, -1, -1).reshape(-1, 1, 1, dim) for part in position_embeddings)
-        rotated = _rotate(fused[:, :, :-1], cos, sin)
-        query = rotated[:, :, :-1].reshape(rows * length, self.num_heads, dim)
+        # Each in memory of its own: a view would keep the whole projection alive until the backward pass.
+        query = _rotate(fused[:, :, :-2], cos, sin).view(rows * length, self.num_heads, dim)
+        key = _rotate(fused[:, :, -2], cos[:, 0], sin[:, 0])
+        value = fused[:, :, -1].contiguous()
         documents = self._borders.of(position_ids)
-        mixed = self._kernel(query, rotated[:, :, -1], fused[:, :, -1], documents)
+        with self.keeper.attention():
+            mixed = self._kernel(query, key, value, documents)
         return self.dense(mixed.reshape(rows, length, self.num_heads * dim)), None
 
 
@@ -122,7 +129,11 @@ def sdpa_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, doc
 
 
 def flash_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:
-    """flash-attn's variable-length kernel: one call for all documents. Not run on a GPU."""
+    """flash-attn's variable-length kernel: one call for all documents. Not run on a GPU.
+
+    As flash-attn 2.8.3 wants it (read, `flash_attn_varlen_func` and `csrc/flash_attn/flash_api.cpp`): 16-bit elements,
+    a dense last dimension, borders as int32 on the GPU, the longest document as int, K and V with a head per group.
+    """
     from flash_attn import flash_attn_varlen_func
 
     q, k, v = (_half(part) for part in (query, key, value))
@@ -132,7 +143,11 @@ def flash_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, do
 
 
 def torch_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, documents: Documents) -> torch.Tensor:
-    """torch's own variable-length flash attention (CUDA only). Not run on a GPU."""
+    """torch's own variable-length flash attention (CUDA only). Not run on a GPU.
+
+    As torch 2.13 wants it (read, `torch.nn.attention.varlen`): `window_size` (-1, 0) is its way to say causal, and
+    `enable_gqa` allows K and V with a head per group; the rest as flash-attn.
+    """
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (_half(part) for part in (query, key, value))
@@ -144,29 +159,35 @@ def torch_kernel(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, do
 
 
 def _half(part: torch.Tensor) -> torch.Tensor:
-    """Flash kernels take 16-bit elements and a dense last dimension."""
-    return part.to(torch.bfloat16) if part.dtype == torch.float32 else part.contiguous()
+    return part.to(torch.bfloat16) if part.dtype == torch.float32 else part
 
 
 def choose_kernel(setting: str, *, gpu: bool) -> tuple[str, Kernel]:
     """The kernel for `training.attention`, with its name for the log.
 
-    Raises StageError(CONFIGURATION) where flash attention is demanded and there is no GPU.
+    Raises StageError(CONFIGURATION) where flash attention is demanded and this pod's GPU has none.
     """
-    if setting == "sdpa" or (setting == "auto" and not gpu):
+    capable = gpu and _capability() >= FLASH_CAPABILITY
+    if setting == "sdpa" or (setting == "auto" and not capable):
         return "sdpa per document", sdpa_kernel
-    if not gpu:
+    if not capable:
+        what = "is too old for it (Ampere or newer is needed)" if gpu else "is missing"
         raise StageError(
             ExitCode.CONFIGURATION,
             "FlashAttentionNeedsGpu",
-            "training.attention is flash-attention, but this pod has no GPU: set it to auto or sdpa, or give the gang "
-            "GPUs (gang.gpusPerNode).",
+            f"training.attention is flash-attention, but this pod's GPU {what}: set it to auto or sdpa, or give the "
+            "gang GPUs that have it (gang.gpusPerNode, podTemplate.train.nodeSelector).",
         )
     try:
         import flash_attn  # noqa: F401
-    except ImportError:
-        return "torch varlen", torch_kernel
+    except ImportError as error:  # not installed, or built for another torch
+        return f"torch varlen (no flash-attn: {error})", torch_kernel
     return "flash-attn varlen", flash_kernel
+
+
+def _capability() -> tuple[int, int]:
+    """Compute capability of this rank's GPU. Not run on a GPU."""
+    return torch.cuda.get_device_capability()
 
 
 def check_stock() -> None:

@@ -32,6 +32,14 @@ def saved_name(parameter: str) -> str:
     return parameter.replace(f".{ADAPTER_NAME}.", ".")
 
 
+def read_adapter(file: Path) -> dict[str, Any]:
+    """The tensors of an adapter file, named as the parameters of the PEFT model."""
+    from safetensors.torch import load_file
+
+    halves = ((name.rpartition("."), tensor) for name, tensor in load_file(str(file)).items())
+    return {f"{module}.{ADAPTER_NAME}.{kind}": tensor for (module, _, kind), tensor in halves}
+
+
 def check_adapter(file: Path, expected: Shapes, *, trained: bool) -> None:
     """Checks names, shapes, finite numbers, and (of a trained one) that it changes the base at all.
 

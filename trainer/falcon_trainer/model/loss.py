@@ -17,31 +17,39 @@ CHUNK = 256
 
 
 class FrozenHeadLoss(torch.autograd.Function):
-    """Sum of the cross-entropies of x [n, hidden] under W [vocabulary, hidden], and d sum / d x."""
+    """Cross-entropies of x [n, hidden] under W [vocabulary, hidden], summed and divided by `tokens`; and d loss / d x.
+
+    Dividing happens before the gradient is rounded to x's element type: 1 / tokens in bfloat16 is off by up to 0.4 %.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        gradient = torch.empty_like(x)
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        gradient = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         total = torch.zeros((), dtype=torch.float32, device=x.device)
         for start in range(0, len(targets), CHUNK):
             part, wanted = x[start : start + CHUNK], targets[start : start + CHUNK]
             logits = (part.to(weight.dtype) @ weight.T).float()
             normaliser = torch.logsumexp(logits, -1)
             total += (normaliser - logits.gather(1, wanted[:, None])[:, 0]).sum()
-            logits.sub_(normaliser[:, None]).exp_()
-            logits[torch.arange(len(wanted), device=x.device), wanted] -= 1
-            gradient[start : start + CHUNK] = logits.to(weight.dtype) @ weight
+            if gradient is not None:
+                logits.sub_((normaliser + tokens.log())[:, None]).exp_()  # softmax / tokens
+                logits[torch.arange(len(wanted), device=x.device), wanted] -= 1 / tokens
+                gradient[start : start + CHUNK] = logits.to(weight.dtype) @ weight
         ctx.save_for_backward(gradient)
-        return total
+        return total / tokens
 
     @staticmethod
-    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * outer[0].to(gradient.dtype), None, None
+        return gradient * outer[0].to(gradient.dtype), None, None, None
 
 
 class LossHead(nn.Linear):
-    """The head as a module that returns the loss: under ZeRO-3 its weight is then gathered once around all chunks."""
+    """The head as a module that returns the loss: under ZeRO-3 its weight is then gathered once around all chunks, and
+    DeepSpeed's backward hook finds it still there.
+    """
 
     def forward(
         self, hidden: torch.Tensor, labels: torch.Tensor | None = None, tokens: torch.Tensor | float | None = None
@@ -55,6 +63,7 @@ class LossHead(nn.Linear):
         following = labels[:, 1:].reshape(-1)
         counted = (following != IGNORED).nonzero()[:, 0]
         x = hidden[:, :-1].reshape(-1, hidden.shape[-1]).index_select(0, counted)
+        divisor = torch.as_tensor(len(counted) if tokens is None else tokens, dtype=torch.float32, device=x.device)
         # A micro-batch without trained tokens still runs through the graph: its ranks' collectives must match.
-        total: torch.Tensor = FrozenHeadLoss.apply(x, self.weight, following[counted])  # type: ignore[no-untyped-call]
-        return total / (max(len(counted), 1) if tokens is None else tokens)
+        loss: torch.Tensor = FrozenHeadLoss.apply(x, self.weight, following[counted], divisor.clamp(min=1))  # type: ignore[no-untyped-call]
+        return loss

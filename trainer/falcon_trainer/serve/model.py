@@ -58,7 +58,10 @@ class ServedModel:
 
         if not self.tokenizer.chat_template:
             raise invalid(
-                "This model has no chat template. Use /v1/completions.", param="messages", code="no_chat_template"
+                "This model was trained on text as it stands and has no chat template: ask /v1/completions, with the "
+                "whole prompt.",
+                param="messages",
+                code="no_chat_template",
             )
         try:
             encoded = self.tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)

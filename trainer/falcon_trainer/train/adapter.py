@@ -8,8 +8,7 @@ from pydantic import JsonValue
 
 from falcon_trainer.artifacts import Manifest, draft_beside, problem, publish, read_manifest
 from falcon_trainer.config import Lora
-from falcon_trainer.data.prepare import TEMPLATE
-from falcon_trainer.data.tokenization import load_tokenizer, travelling
+from falcon_trainer.data.tokenization import load_tokenizer, stored_template, travelling
 from falcon_trainer.layout import RunLayout
 from falcon_trainer.model.lora import ADAPTER_FILE, check_adapter, lora_config, saved_name
 from falcon_trainer.model.shapes import adapter_shapes, base_shapes, falcon_config
@@ -24,14 +23,16 @@ base_model: {base}
 ---
 # {run}
 
-LoRA adapter for `{base}`, trained for {step} steps to a loss of {loss}. The tokenizer beside it carries the prompt
-format as its chat template.
+LoRA adapter for `{base}`, {trained}. {prompts}
 
 ```python
 from peft import AutoPeftModelForCausalLM
 model = AutoPeftModelForCausalLM.from_pretrained("PATH_OF_THIS_FOLDER")
 ```
 """
+
+IN_TEMPLATE = "The tokenizer beside it carries the prompt\nformat as its chat template."
+AS_TEXT = "It goes on from text as it stands: there is\nno chat template."
 
 
 def finished(layout: RunLayout, identity: str) -> tuple[Path, Manifest] | None:
@@ -59,12 +60,23 @@ def save_adapter(
     named = {saved_name(name.removesuffix(f".{MASTER}")): tensor for name, tensor in tensors.items()}
     save_file(named, str(draft / ADAPTER_FILE), metadata={"format": "pt"})
     _write_config(draft, lora, base_name)
-    template = (layout.data / TEMPLATE).read_text(encoding="utf-8")
+    template = stored_template(layout.data)
     travelling(load_tokenizer(model), template).save_pretrained(str(draft))
-    (draft / "README.md").write_text(CARD.format(base=base_name, run=layout.run, **facts), encoding="utf-8")
+    prompts = IN_TEMPLATE if template else AS_TEXT
+    card = CARD.format(base=base_name, run=layout.run, trained=_trained(facts), prompts=prompts)
+    (draft / "README.md").write_text(card, encoding="utf-8")
     expected = adapter_shapes(base_shapes(falcon_config(model)), lora)
     check_adapter(draft / ADAPTER_FILE, expected, trained=bool(facts["step"]))
     return publish(draft, layout.adapter, kind=KIND, facts=facts)
+
+
+def _trained(facts: dict[str, JsonValue]) -> str:
+    if "adapterStep" not in facts:
+        return f"trained for {facts['step']} steps to a loss of {facts['loss']}"
+    best = f" (of {facts['step']})" if facts["adapterStep"] != facts["step"] else ""
+    return (
+        f"trained for {facts['adapterStep']} steps{best} to a loss of {facts['evaluationLoss']} on validation records"
+    )
 
 
 def _write_config(draft: Path, lora: Lora, base_name: str) -> None:

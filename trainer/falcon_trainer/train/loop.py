@@ -1,8 +1,7 @@
-"""The Trainer, with our own checkpoint in place of DeepSpeed's, and the callback that reports and stops."""
+"""The Trainer, with our own checkpoint and evaluation in place of the stock ones, and the callback that reports."""
 
 import math
 import random
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +9,90 @@ import numpy as np
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from falcon_trainer.model.lora import read_adapter
 from falcon_trainer.outcome import ExitCode, StageError
-from falcon_trainer.train.checkpoint import CheckpointWriter, read_trained
-from falcon_trainer.train.partitions import gather, restore
+from falcon_trainer.train.answering import Questions
+from falcon_trainer.train.checkpoint import Checkpoint, CheckpointWriter, read_trained, read_weights
+from falcon_trainer.train.evaluation import Batch, Measuring
+from falcon_trainer.train.partitions import MASTER, gather, load_weights, restore
 from falcon_trainer.train.report import Reporter
+from falcon_trainer.train.standing import Standing
+from falcon_trainer.train.stop import StopRequest
+from falcon_trainer.train.workers import leave_group
 from falcon_trainer.train.zero import control_group
 
 
 class FalconTrainer(Trainer):  # type: ignore[misc,unused-ignore]
     """HF's Trainer whose checkpoints hold only what is trained and fit any world size."""
 
-    def __init__(self, *, writer: CheckpointWriter | None, reporter: Reporter, **arguments: Any) -> None:
+    control: Any
+
+    def __init__(
+        self,
+        *,
+        writer: CheckpointWriter | None,
+        reporter: Reporter,
+        measuring: Measuring | None,
+        initial_adapter: Path | None,
+        **arguments: Any,
+    ) -> None:
+        """`initial_adapter` is a file of PEFT's, for a run that begins; a resumed one has its checkpoint."""
         super().__init__(**arguments)
         self.remove_callback(PrinterCallback)  # the reporter prints
         self._writer, self._reporter = writer, reporter
+        self._measuring, self._initial_adapter = measuring, initial_adapter
+
+    def get_train_dataloader(self) -> Any:
+        loader = super().get_train_dataloader()
+        loader.base_dataloader.worker_init_fn = leave_group  # accelerate's loader holds torch's
+        return loader
+
+    def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+        """Measures the model on the validation rows, and asks for what follows from it: a checkpoint of the best, the
+        end of a training that no longer pays. Raises StageError where the loss is no number.
+        """
+        assert self._measuring
+        step, metrics = self.state.global_step, dict[str, float]()
+        loss = self._measuring.loss(self.model_wrapped, self._summed_loss, self._reporter)
+        if loss is None:  # a stop was asked for; the evaluation is made up for when the run goes on
+            self.control.should_save = self.control.should_training_stop = True
+        else:
+            _check_finite(step, "validation loss", loss)
+            standing = self._measuring.take(step, loss)
+            self._reporter.evaluated(step, loss, standing.best_step)
+            self.control.should_save |= standing.is_best or standing.stopped_early
+            self.control.should_training_stop |= standing.stopped_early
+            metrics["eval_loss"] = loss
+            self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def make_up(self, checkpoint: str) -> None:
+        """The evaluation that a stop had cut short at the step of this checkpoint, if there is one."""
+        if not self._measuring or not self._measuring.pending(self.state.global_step):
+            return
+        self._load_rng_state(checkpoint)  # as they are to be in a checkpoint that is written now
+        if self.evaluate() and (self.control.should_save or self._measuring.over(self.state.global_step)):
+            self._save_checkpoint(self.model_wrapped, None)
+        self.control.should_save = False
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        """Puts the weights of a checkpoint into the model after training, where it has others. All ranks call."""
+        if checkpoint.step != self.state.global_step:
+            weights = read_weights(checkpoint.path, MASTER)
+            load_weights(self.deepspeed, {name.removesuffix(f".{MASTER}"): weights[name] for name in weights})
+
+    def _run_epoch(self, **arguments: Any) -> None:
+        if checkpoint := arguments["resume_from_checkpoint"]:
+            self.make_up(checkpoint)
+            if self.control.should_training_stop:
+                return
+        super()._run_epoch(**arguments)
+
+    def _summed_loss(self, batch: Batch) -> float:
+        """Sum over the trained tokens of a micro-batch: the mean over one."""
+        with torch.no_grad(), self.compute_loss_context_manager():
+            return float(self.model_wrapped(**self._prepare_inputs(batch), num_items_in_batch=1)["loss"])
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
@@ -36,7 +105,13 @@ class FalconTrainer(Trainer):  # type: ignore[misc,unused-ignore]
                 "learningRates": [group["lr"] for group in self.deepspeed.optimizer.optimizer.param_groups],
                 "scheduler": self.lr_scheduler.state_dict(),
             }
-            self._writer.save(step, tensors, state, self.state, random_states)
+            complete, loss = step == self.state.max_steps, None
+            if self._measuring:
+                standing = self._measuring.standing
+                state["evaluation"] = standing.to_wire()
+                loss = standing.loss if standing.step == step else None
+                complete = self._measuring.over(step)
+            self._writer.save(step, tensors, state, self.state, random_states, evaluation_loss=loss, complete=complete)
         torch.distributed.barrier(group=control_group())
         self._reporter.saved(step)
 
@@ -47,51 +122,53 @@ class FalconTrainer(Trainer):  # type: ignore[misc,unused-ignore]
             tensors, state = read_trained(Path(resume_from_checkpoint))
             restore(self.deepspeed, tensors, state["adamStep"], state["learningRates"])
             self.lr_scheduler.load_state_dict(state["scheduler"])
+        elif self._initial_adapter:
+            load_weights(self.deepspeed, read_adapter(self._initial_adapter))
         return prepared
 
 
 class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
-    """Reports each step, stops on a loss that is no number, and on SIGTERM after a common save."""
+    """Reports each step, asks for evaluations, ends on a loss that is no number, and on request after a common save."""
 
-    def __init__(self, reporter: Reporter, seed: int) -> None:
-        self._reporter, self._seed = reporter, seed
-        self._asked = False
-        self.stopped = False
-
-    def install(self) -> None:
-        """From here on SIGTERM means: save at the end of this step, then end."""
-        signal.signal(signal.SIGTERM, self._ask)
-
-    def _ask(self, number: int, frame: object) -> None:
-        self._asked = True
+    def __init__(
+        self, reporter: Reporter, seed: int, stop: StopRequest, measuring: Measuring | None, questions: Questions
+    ) -> None:
+        self._reporter, self._seed, self._stop, self._measuring = reporter, seed, stop, measuring
+        self._questions = questions
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._questions.ask("before", kwargs["model"], state.global_step)
         # Every rank its own dropout masks. A resumed run loads its random states after this.
         torch.manual_seed(self._seed + torch.distributed.get_rank())
         state.save_steps = args.save_steps  # a resumed state brings the interval that it was saved with
-        self._reporter.started(state.global_step)
+        known = self._measuring.standing if self._measuring else Standing()
+        self._reporter.started(state.global_step, known.loss, known.best_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # All ranks must agree on the step: one that saved alone would wait for the others in a collective.
-        asked = torch.tensor(int(self._asked))
-        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX, group=control_group())
-        if asked.item():
-            self.stopped = True
+        if self._stop.agree():
             control.should_save = control.should_training_stop = True
+        elif self._measuring and self._measuring.pending(state.global_step):
+            control.should_evaluate = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         if not logs or "loss" not in logs:
             return
         step, loss, norm = state.global_step, logs["loss"], float(logs.get("grad_norm") or 0.0)
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise StageError(
-                ExitCode.CONFIGURATION,
-                "LossNotFinite",
-                f"The loss at step {step} is {loss} (gradient norm {norm}): training diverged. Lower "
-                "training.learningRate or add warmupSteps; the checkpoints before this step are kept.",
-                step=step,
-            )
+        _check_finite(step, "loss", loss, norm)
         self._reporter.stepped(step, loss, logs["learning_rate"], norm)
+
+
+def _check_finite(step: int, what: str, loss: float, norm: float | None = None) -> None:
+    if math.isfinite(loss) and (norm is None or math.isfinite(norm)):
+        return
+    gradient = "" if norm is None else f" (gradient norm {norm})"
+    raise StageError(
+        ExitCode.CONFIGURATION,
+        "LossNotFinite",
+        f"The {what} at step {step} is {loss}{gradient}: training diverged. Lower training.learningRate or add "
+        "warmupSteps; the checkpoints before this step are kept.",
+        step=step,
+    )
 
 
 def _random_state() -> dict[str, Any]:

@@ -6,6 +6,7 @@ universal checkpoint loader, half private: deepspeed is pinned exactly, and test
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,26 +40,42 @@ def restore(engine: Any, full: Any, step: int, learning_rates: list[float]) -> N
 
     Raises KeyError where a tensor is missing.
     """
-    zero, rank = engine.optimizer, torch.distributed.get_rank()
+    zero = engine.optimizer
     names = _names(engine)
-    zero.checkpoint_event_prologue()  # partitions the parameters that ZeRO-3 keeps whole
-    for parameters, flat, state in _sub_groups(zero, write=True):
-        for kind in KINDS[1:]:
-            state.setdefault(kind, torch.zeros_like(flat, dtype=torch.float32))  # Adam makes them at its first step
-        start = 0
-        for parameter in parameters:
-            count = parameter.partition_numel()
+    with _writable(zero) as sub_groups:
+        for parameters, flat, state in sub_groups:
+            for kind in KINDS[1:]:
+                state.setdefault(kind, torch.zeros_like(flat, dtype=torch.float32))  # Adam makes them at its first step
             for kind in KINDS:
-                tensor = full[f"{names[parameter.ds_id]}.{kind}"].flatten()
-                piece = tensor[rank * count : (rank + 1) * count]  # may be short, or empty, on the last ranks
-                target = (flat if kind == MASTER else state[kind]).data.narrow(0, start, count)
-                target.zero_()
-                target[: piece.numel()].copy_(piece)
-            start += count
-        state["step"] = _adam_step(zero.optimizer, flat, step)
-    zero.checkpoint_event_epilogue()
+                tensors = [full[f"{names[parameter.ds_id]}.{kind}"] for parameter in parameters]
+                _scatter(parameters, flat if kind == MASTER else state[kind], tensors)
+            state["step"] = _adam_step(zero.optimizer, flat, step)
     for group, rate in zip(zero.optimizer.param_groups, learning_rates, strict=True):
         group["lr"] = rate  # the scheduler's own state does not reach the optimizer
+
+
+def load_weights(engine: Any, full: Any) -> None:
+    """Puts full weights, named by parameter, into a fresh engine; its optimizer begins anew. All ranks call.
+
+    Into the fp32 masters, not into the model before it is wrapped: those would be made from weights already rounded.
+    Raises KeyError where one is missing.
+    """
+    names = _names(engine)
+    with _writable(engine.optimizer) as sub_groups:
+        for parameters, flat, _ in sub_groups:
+            _scatter(parameters, flat, [full[names[parameter.ds_id]] for parameter in parameters])
+
+
+def _scatter(parameters: list[Any], flat: torch.Tensor, tensors: list[torch.Tensor]) -> None:
+    """Fills this rank's partition of a sub-group from its parameters' full tensors."""
+    rank, start = torch.distributed.get_rank(), 0
+    for parameter, tensor in zip(parameters, tensors, strict=True):
+        count = parameter.partition_numel()
+        piece = tensor.flatten()[rank * count : (rank + 1) * count]
+        target = flat.data.narrow(0, start, count)
+        target.zero_()
+        target[: piece.numel()].copy_(piece)  # may be short, or empty, on the last ranks
+        start += count
 
 
 def _adam_step(optimizer: Any, flat: torch.Tensor, step: int) -> Any:
@@ -87,6 +104,14 @@ def _sub_groups(zero: Any, *, write: bool = False) -> Iterator[tuple[list[Any], 
             zero._optimizer_states_and_gradient_swap_out(index)
         elif swapped:
             zero._release_swap_buffers(index)
+
+
+@contextmanager
+def _writable(zero: Any) -> Iterator[Iterator[tuple[list[Any], torch.Tensor, dict[str, Any]]]]:
+    """The sub-groups, to be written to: what was written becomes the weights of the next forward pass."""
+    zero.checkpoint_event_prologue()  # partitions the parameters that ZeRO-3 keeps whole
+    yield _sub_groups(zero, write=True)
+    zero.checkpoint_event_epilogue()
 
 
 def _gather_flat(partition: torch.Tensor) -> list[torch.Tensor] | None:

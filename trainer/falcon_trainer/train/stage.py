@@ -8,23 +8,29 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from falcon_trainer.artifacts import as_artifact, problem, read_manifest, remove_drafts, write_file
+from falcon_trainer.artifacts import problem, read_manifest, remove_drafts, write_file
 from falcon_trainer.beats import Beats
 from falcon_trainer.config import Gang, RunConfig, Training
+from falcon_trainer.data.contents import PROMPTS
 from falcon_trainer.identity import claim
 from falcon_trainer.layout import RunLayout
+from falcon_trainer.model import warm_start
 from falcon_trainer.model.source import model_folder, published_name
 from falcon_trainer.outcome import ExitCode, StageError
+from falcon_trainer.report.journal import conclude, state_of
 from falcon_trainer.train import adapter
 from falcon_trainer.train.batching import accumulation_steps, total_steps
-from falcon_trainer.train.checkpoint import CheckpointWriter, newest_valid, remove_stale_drafts
+from falcon_trainer.train.checkpoint import CheckpointWriter, newest_valid, remove_stale_drafts, standing_at
+from falcon_trainer.train.finish import ending_at, ending_of, publish_adapter, result
+from falcon_trainer.train.standing import Standing
+from falcon_trainer.train.stop import StopRequest
 from falcon_trainer.train.zero import cpu_adam_available, decided, deepspeed_config, initialise
-from falcon_trainer.wire import decimal_text
 
 log = logging.getLogger(__name__)
 
 SCHEDULERS = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 MAX_GRADIENT_NORM = 1.0
+NOTHING_MEASURED = Standing()
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,11 @@ class Start:
 
     identity: str
     incarnation: Path
-    checkpoint: Path | None
-    step: int
-    finished: dict[str, JsonValue] | None
+    checkpoint: Path | None = None
+    step: int = 0
+    standing: Standing = NOTHING_MEASURED
+    initial_adapter: Path | None = None
+    finished: dict[str, JsonValue] | None = None
 
 
 def train(config: RunConfig, beats: Beats, layout: RunLayout) -> dict[str, JsonValue]:
@@ -49,6 +57,8 @@ def train(config: RunConfig, beats: Beats, layout: RunLayout) -> dict[str, JsonV
     accumulation_steps(config.training, torch.distributed.get_world_size())
     start = decided(lambda: _start(config, layout))
     if start.finished:
+        if torch.distributed.get_rank() == 0:
+            conclude(layout, state_of(start.finished))
         return start.finished
     return _Run(config, beats, layout, start, gpu=gpu).train()
 
@@ -75,12 +85,17 @@ def _start(config: RunConfig, layout: RunLayout) -> Start:
     remove_drafts(layout.adapter("adapter"))
     incarnation = layout.incarnation(attempt, os.environ.get("POD_UID", "local"))
     if found := adapter.finished(layout, identity):
-        return Start(identity, incarnation, None, 0, _result(layout, *found))
+        return Start(identity, incarnation, finished=result(layout, *found))
     checkpoint = newest_valid(layout, identity)
     if checkpoint is None:
-        return Start(identity, incarnation, None, 0, None)
+        return Start(identity, incarnation, initial_adapter=warm_start.stored(config, layout, identity))
+    if checkpoint.complete:
+        print(f"Training was over with {checkpoint.path}: its adapter is published.", flush=True)
+        ending = ending_of(checkpoint, config, layout, identity)
+        return Start(identity, incarnation, finished=publish_adapter(ending, config, layout, identity))
     print(f"Going on from {checkpoint.path} at step {checkpoint.step}.", flush=True)
-    return Start(identity, incarnation, checkpoint.path, checkpoint.step, None)
+    standing = standing_at(checkpoint, layout, identity)
+    return Start(identity, incarnation, checkpoint.path, checkpoint.step, standing)
 
 
 def _check_prepared(layout: RunLayout, identity: str) -> None:
@@ -91,11 +106,6 @@ def _check_prepared(layout: RunLayout, identity: str) -> None:
         )
     if wrong := problem(layout.data, manifest, contents=False):
         raise StageError(ExitCode.DATA, "DataDamaged", f"The prepared data set is damaged: {wrong}. Run prepare again.")
-
-
-def _result(layout: RunLayout, folder: Path, manifest: Any) -> dict[str, JsonValue]:
-    artifact = as_artifact(folder, manifest, layout.workspace).to_wire()
-    return {"adapter": artifact, **{key: value for key, value in manifest.facts.items() if key != "identity"}}
 
 
 class _Run:
@@ -115,32 +125,65 @@ class _Run:
         self._model_folder = model_folder(config.model, layout.workspace)
 
     def train(self) -> dict[str, JsonValue]:
-        from falcon_trainer.train.loop import Watch
-
-        reporter = self._reporter()
-        watch = Watch(reporter, self._config.training.seed)
-        watch.install()
-        trainer = self._trainer(reporter, watch)
-        trainer.train(resume_from_checkpoint=str(self._start.checkpoint) if self._start.checkpoint else None)
+        reporter, stop = self._reporter(), StopRequest()
+        stop.install()
+        measuring, questions = self._measuring(stop), self._questions()
+        trainer = self._trainer(reporter, stop, measuring, questions)
+        checkpoint = str(self._start.checkpoint) if self._start.checkpoint else None
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if checkpoint and not stop.agreed:
+            trainer.make_up(checkpoint)  # where nothing was left to train
         step = trainer.state.global_step
-        if watch.stopped and step < self._steps:
+        over = measuring.over(step) if measuring else step == self._steps
+        if stop.agreed and not over:
             raise StageError(ExitCode.STOPPED, "Stopped", f"Stopped on request; step {step} is saved.", step=step)
-        return self._publish(trainer, step)
+        told = (self._config, self._layout, self._start.identity)
+        ending = decided(lambda: ending_at(step, *told))
+        trainer.load(ending.chosen)
+        questions.ask("after", trainer.model, ending.chosen.step)
+        self._beats.update("save")
+        published = decided(lambda: publish_adapter(ending, *told))
+        reporter.finished(state_of(published))
+        return published
+
+    def _questions(self) -> Any:
+        from falcon_trainer.train.answering import Questions
+
+        return Questions(self._layout.data / PROMPTS, self._layout.report, self._model_folder, self._beats)
+
+    def _measuring(self, stop: StopRequest) -> Any:
+        from falcon_trainer.data.store import PackedRows
+        from falcon_trainer.train.evaluation import Measuring
+
+        if self._config.dataset.validation is None:
+            return None
+        rows = PackedRows(self._layout.validation)
+        return Measuring(rows, self._config.training, self._steps, self._start.standing, stop)
 
     def _reporter(self) -> Any:
-        from falcon_trainer.train.report import Metrics, Reporter, Speed
+        from falcon_trainer.train.opening import open_journal
+        from falcon_trainer.train.report import Reporter, Speed
 
         if self._rank:
-            return Reporter(self._beats, self._steps, None, None)
+            return Reporter(self._beats, self._steps)
+        journal = open_journal(
+            self._config,
+            self._layout,
+            self._model_folder,
+            resumed_step=self._start.step,
+            total_steps=self._steps,
+            world_size=self._world,
+            gpu=self._gpu,
+        )
         speed = Speed(self._packed, self._order, self._config.training.global_batch_size, self._steps)
-        return Reporter(self._beats, self._steps, speed, Metrics(self._layout.report, self._start.step))
+        return Reporter(self._beats, self._steps, speed, journal)
 
-    def _trainer(self, reporter: Any, watch: Any) -> Any:
+    def _trainer(self, reporter: Any, stop: StopRequest, measuring: Any, questions: Any) -> Any:
         """Arguments first: they make DeepSpeed's settings known, which loading under ZeRO-3 needs."""
         from transformers.integrations.deepspeed import deepspeed_config as completed_config
 
         from falcon_trainer.train.collate import collate
-        from falcon_trainer.train.loop import FalconTrainer
+        from falcon_trainer.train.loop import FalconTrainer, Watch
         from falcon_trainer.train.order import TrainingRows
 
         self._beats.update("load")
@@ -151,11 +194,13 @@ class _Run:
         return FalconTrainer(
             writer=None if self._rank else writer,
             reporter=reporter,
+            measuring=measuring,
+            initial_adapter=self._start.initial_adapter,
             model=model,
             args=arguments,
             train_dataset=TrainingRows(self._packed, self._order, self._steps * training.global_batch_size),
             data_collator=collate,
-            callbacks=[watch],
+            callbacks=[Watch(reporter, training.seed, stop, measuring, questions)],
         )
 
     def _arguments(self, training: Training) -> Any:
@@ -176,9 +221,8 @@ class _Run:
             bf16=self._gpu,
             use_cpu=not self._gpu,
             deepspeed=deepspeed_config(training, gpu=self._gpu, cpu_adam=offloaded and cpu_adam_available()),
-            activation_checkpointing=training.activation_checkpointing == "full",
-            activation_checkpointing_kwargs={"use_reentrant": False},
             train_sampling_strategy="sequential",
+            dataloader_num_workers=training.data_loader_workers,
             dataloader_pin_memory=self._gpu,
             remove_unused_columns=False,
             label_names=["labels"],
@@ -208,23 +252,7 @@ class _Run:
         log.info("rank %d loaded in %s s, attention: %s", self._rank, report.seconds, name)
         model.name_or_path = published_name(self._config.model, self._layout.workspace)
         torch.manual_seed(self._config.training.seed)  # the same adapter on every rank
-        return get_peft_model(model, lora_config(self._config.lora, model.name_or_path))
-
-    def _publish(self, trainer: Any, step: int) -> dict[str, JsonValue]:
-        from falcon_trainer.train.partitions import MASTER, gather
-
-        self._beats.update("save")
-        tensors, _ = gather(trainer.deepspeed, (MASTER,))
-        losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-        facts: dict[str, JsonValue] = {
-            "identity": self._start.identity,
-            "step": step,
-            "loss": decimal_text(float(f"{losses[-1]:.6g}")),
-        }
-        base_name = published_name(self._config.model, self._layout.workspace)
-        return decided(
-            lambda: _result(
-                self._layout,
-                *adapter.save_adapter(self._layout, self._model_folder, base_name, self._config.lora, tensors, facts),
-            )
-        )
+        adapted = get_peft_model(model, lora_config(self._config.lora, model.name_or_path))
+        training = self._config.training
+        model.checkpoint_activations(training.activation_checkpointing, training.selective_layers)
+        return adapted

@@ -56,7 +56,6 @@ REFUSED: dict[str, Case] = {
     "no claim at all": ({"model": {"source": "pvc:///base"}}, "spec.model.source", "write pvc://CLAIM/PATH"),
     "a model of the Hub without an owner": ({"model": {"source": "hf://falcon-7b"}}, "spec.model.source", "OWNER/NAME"),
     "a branch in the source": ({"model": {"source": "hf://tiiuae/falcon-7b@main"}}, "spec.model.source", "revision"),
-    "a source that nobody reads yet": (dataset("s3://bucket/x"), "spec.dataset.sources[0].uri", "s3:// is no source"),
     "a revision of a model on a claim": ({"model": {"revision": "main"}}, "spec.model.revision", "leave it out"),
     "a token for a model on a claim": (
         {"model": {"tokenSecretRef": {"name": "hub", "key": "token"}}},

@@ -88,6 +88,28 @@ def test_a_claim_named_twice_is_mounted_once() -> None:
     assert claims == ["support-bot-workspace", "inputs", "more"]
 
 
+def test_a_config_map_of_records_is_mounted_where_no_claim_can_lie() -> None:
+    sources = [{"uri": "configmap://inputs/a.jsonl"}, {"uri": "configmap://inputs/b.jsonl"}, {"uri": "pvc://inputs/c"}]
+    found = mounts(a_run(dataset={"sources": sources}), "prepare")
+    assert found["/sources/_configmaps/inputs"]["configMap"] == {"name": "inputs"}
+    assert found["/sources/_configmaps/inputs"]["readOnly"] is True
+    assert "persistentVolumeClaim" in found["/sources/inputs"]
+    assert "inputs" not in str(pod(a_run(dataset={"sources": sources}, model=TOKEN["model"]), "train"))
+
+
+def test_only_the_prepare_pod_sees_the_adapter_to_start_from() -> None:
+    run = a_run(lora={"initialAdapter": "pvc://adapters/support-v1"})
+    assert mounts(run, "prepare")["/sources/adapters"]["readOnly"] is True
+    for stage in ("train", "merge", "serve"):
+        assert "adapters" not in str(pod(run, stage)["spec"]["volumes"])
+
+
+def test_a_token_for_a_data_set_reaches_the_prepare_pod_of_a_model_on_a_claim() -> None:
+    model = {"tokenSecretRef": {"name": "hub", "key": "hf"}}
+    run = a_run(model=model, dataset={"sources": [{"uri": "hf://acme/tickets"}]})
+    assert mounts(run, "prepare")["/etc/falcon-token"]["secret"]["secretName"] == "hub"
+
+
 def test_a_rank_is_told_its_attempt_and_where_to_meet() -> None:
     found = env(a_run(), "train", attempt=3)
     assert found["FALCON_ATTEMPT"] == "3"

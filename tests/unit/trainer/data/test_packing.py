@@ -56,6 +56,12 @@ def test_a_length_that_fits_no_row_is_refused(length: int) -> None:
         pack(np.array([7, length]), CAPACITY)
 
 
+@pytest.mark.parametrize("capacity", [4096, 8192])
+def test_neighbours_of_equal_length_do_not_always_share_a_row(capacity: int) -> None:
+    plan = pack(np.full(1000, capacity // 2), capacity)
+    assert sum(abs(first - second) == 1 for first, second in map(plan.row, range(plan.rows))) < plan.rows / 4
+
+
 def test_without_packing_each_document_has_its_row() -> None:
     plan = one_each(3)
     assert [plan.row(row).tolist() for row in range(plan.rows)] == [[0], [1], [2]]

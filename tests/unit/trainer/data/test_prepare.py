@@ -11,10 +11,13 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from falcon_trainer import layout
+from falcon_trainer.data.formats import Conversion
+from falcon_trainer.data.paint import Paint
 from falcon_trainer.data.prepare import prepare
+from falcon_trainer.data.showing import show
 from falcon_trainer.data.store import PackedRows
 from falcon_trainer.outcome import ExitCode, Outcome, StageError
-from tests.unit.trainer.workshop import RECORDS, Workshop
+from tests.unit.trainer.workshop import RECORDS, Workshop, records, tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +57,82 @@ def test_the_result_counts_records_tokens_and_the_model(shop: Workshop, capsys: 
     assert dataset["totalSteps"] == 6
     assert model["tensors"] == 19
     out = capsys.readouterr().out
-    assert "### Instruction\nWhat is a rank?\n\n### Answer\nOne process of the gang" in out
+    assert "dataset.format: dolly, recognised by the first record" in out
+    assert out.count("--- sample ") == 3
+    assert "\n### Answer\n»" in out
+    assert "rows of 96 tokens, packing best-fit" in out
     assert "packingEfficiency: 0." in out
+
+
+def test_every_record_is_accounted_for(shop: Workshop) -> None:
+    """Twelve good ones, one of them twice, one too long to teach anything, one broken, one with an empty answer."""
+    first, *_ = RECORDS.read_text().splitlines()
+    unteachable = json.dumps({"instruction": "many words " * 200, "response": "x"})
+    empty = json.dumps({"instruction": "x", "response": " "})
+    shop.put_records("\n".join([RECORDS.read_text().strip(), first, unteachable, "{broken", empty]))
+    heads = {"onInvalid": "skip", "maxInvalidFraction": "0.2", "validation": {"fraction": "0.25"}}
+    dataset = run(shop, dataset=heads)["dataset"]
+    counted = {name: dataset[name] for name in ("records", "skipped", "invalid", "emptyAnswers", "duplicates")}
+    assert counted == {"records": 16, "skipped": 3, "invalid": 2, "emptyAnswers": 1, "duplicates": 1}
+    assert dataset["validation"]["records"] in (3, 4)  # 3 of 13 different ones, perhaps the one that is there twice
+    assert dataset["documents"] == 16 - 3 - dataset["validation"]["records"]
+    assert 16 <= dataset["medianDocument"] <= dataset["longestDocument"] <= 96
+
+
+def test_validation_records_are_stored_as_rows_of_their_own(shop: Workshop) -> None:
+    dataset = run(shop, dataset={"validation": {"fraction": "0.25"}})["dataset"]
+    packed = PackedRows(shop.layout.data / "validation")
+    assert dataset["validation"]["records"] == 3
+    assert (dataset["validation"]["sequences"], dataset["validation"]["tokens"]) == (len(packed), packed.lengths.sum())
+    labelled = sum(int((packed.row(i)["labels"] >= 0).sum()) for i in range(len(packed)))
+    assert dataset["validation"]["trainedTokens"] == labelled
+    assert texts_in(shop.layout.data / "validation") | texts_in(shop.layout.data) == texts_of_records()
+    assert not texts_in(shop.layout.data / "validation") & texts_in(shop.layout.data)
+
+
+def texts_in(folder: Path) -> set[str]:
+    packed = PackedRows(folder)
+    documents = [packed.document(int(index))[0] for index in packed.plan.documents]
+    return {tokenizer().decode(ids.tolist()) for ids in documents}
+
+
+def texts_of_records() -> set[str]:
+    conversion = Conversion.of(Workshop(Path()).config().dataset, "<|endoftext|>")
+    documents = map(conversion.document, records())
+    return {"".join(segment.text for segment in document) for document in documents}
+
+
+def test_statistics_for_the_report_lie_beside_the_rows(shop: Workshop) -> None:
+    dataset = run(shop)["dataset"]
+    told = json.loads((shop.layout.data / "statistics.json").read_text())
+    assert told["figures"] == dataset
+    assert sum(told["lengths"]["counts"]) == 12
+    assert sum(told["fill"]["counts"]) == dataset["sequences"]
+    assert (told["packing"], told["sequenceLength"], told["invalidKinds"]) == ("best-fit", 96, {})
+
+
+def test_the_prompts_that_are_kept_are_held_out_ones(shop: Workshop) -> None:
+    run(shop, dataset={"validation": {"fraction": "0.25"}})
+    kept = json.loads((shop.layout.data / "prompts.json").read_text())
+    held_out = "\n".join(texts_in(shop.layout.data / "validation"))
+    assert len(kept) == 3
+    assert all(sample["prompt"] + sample["answer"] in held_out for sample in kept)
+    assert all(sample["prompt"] == f"### Instruction\n{sample['message']}\n\n### Answer\n" for sample in kept)
+
+
+def test_the_prepared_data_set_is_shown_without_records_and_without_model(shop: Workshop) -> None:
+    run(shop)
+    shutil.rmtree(shop.sources)
+    told = "\n".join(show(shop.config(), shop.layout, 12, seed=1, paint=Paint()))
+    assert told.startswith(f"The prepared data set in {shop.layout.data}:")
+    assert "### Instruction\nWhat is a rank?\n\n### Answer\n»One process of the gang" in told
+
+
+def test_a_look_at_other_settings_is_no_look_at_what_was_prepared(shop: Workshop) -> None:
+    run(shop)
+    told = "\n".join(show(shop.config(dataset={"packing": "none"}), shop.layout, 1, seed=1, paint=Paint()))
+    assert told.startswith("Not prepared yet")
+    assert "12 rows of 96 tokens, packing none" in told
 
 
 def test_the_result_fits_a_termination_message_and_holds_no_float(shop: Workshop) -> None:
@@ -116,6 +193,14 @@ def test_a_tokenizer_whose_ids_the_embedding_lacks_is_refused(shop: Workshop) ->
     assert (caught.value.code, caught.value.reason) == (66, "TokenizerNotUsable")
 
 
+def test_a_tokenizer_with_another_end_of_text_ends_the_documents_with_its_own(shop: Workshop) -> None:
+    file = shop.sources / "models" / "base" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token": ">>PREFIX<<"}))
+    run(shop)
+    assert all(text.endswith(">>PREFIX<<") for text in texts_in(shop.layout.data))
+    assert not any("<|endoftext|>" in text for text in texts_in(shop.layout.data))
+
+
 def test_what_a_dead_pod_left_half_written_is_removed(shop: Workshop) -> None:
     draft = shop.layout.root / ".data.other-pod-7.draft"
     draft.mkdir(parents=True)
@@ -131,12 +216,30 @@ def test_a_folder_of_another_run_is_refused_with_what_differs(shop: Workshop) ->
     assert "lora.rank was 4, now 8" in caught.value.message
 
 
+def test_who_corrects_what_was_refused_may_use_the_name_again(shop: Workshop) -> None:
+    """A spec cannot be changed, so a run that is corrected is another one of the same name."""
+    shop.put_records(RECORDS.read_text() + "{broken")
+    assert refusal(shop).reason == "InvalidData"
+    assert run(shop, dataset={"onInvalid": "skip"})["dataset"]["invalid"] == 1
+    with pytest.raises(StageError, match=r"dataset\.onInvalid was \"skip\", now the default"):
+        run(shop)
+
+
 def test_the_number_of_nodes_may_change(shop: Workshop) -> None:
     assert run(shop) == run(shop, gang={"nodes": 4, "gpusPerNode": 0})
 
 
 def test_without_packing_each_record_is_a_sequence(shop: Workshop) -> None:
     assert run(shop, dataset={"packing": "none"})["dataset"]["sequences"] == 12
+
+
+@pytest.mark.parametrize("packing", ["best-fit", "concatenate"])
+def test_a_record_that_is_too_long_is_split_where_no_token_may_be_lost(shop: Workshop, packing: str) -> None:
+    shop.put_records(TOO_LONG)
+    dataset = run(shop, dataset={"tooLong": "split", "packing": packing})["dataset"]
+    assert (dataset["records"], dataset["split"], dataset["skipped"]) == (1, 1, 0)
+    assert dataset["longestDocument"] == dataset["tokens"]
+    assert dataset["documents"] == dataset["sequences"] == -(-dataset["tokens"] // 96)
 
 
 TOO_LONG = json.dumps({"instruction": "x", "response": "many words " * 200})
@@ -157,6 +260,7 @@ def test_a_record_that_is_too_long_is_skipped_on_request(shop: Workshop) -> None
 def test_a_record_that_is_too_long_ends_the_stage_on_request(shop: Workshop) -> None:
     shop.put_records(RECORDS.read_text() + TOO_LONG)
     error = refusal(shop, dataset={"tooLong": "fail"})
+    assert [path.name for path in shop.layout.root.iterdir()] == ["identity.json"]
     assert (error.code, error.reason) == (ExitCode.DATA, "RecordTooLong")
     assert "records.jsonl line 13: " in error.message
     assert "dataset.sequenceLength 96" in error.message

@@ -3,13 +3,19 @@
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from falcon_trainer.data.formats import ALPACA, DOLLY
+from falcon_trainer.config import Dataset
+from falcon_trainer.data.formats import ALPACA, DOLLY, Conversion, Document
 from falcon_trainer.data.prompt import CHAT_TEMPLATE
 from falcon_trainer.data.tokenization import travelling
 from tests.unit.trainer.workshop import tokenizer
 
 WITHOUT_CONTEXT = "### Instruction\nName a fish.\n\n### Answer\n"
 WITH_CONTEXT = "### Instruction\nName a fish.\n\n### Context\nCarp live\n in ponds. \n\n### Answer\n"
+
+
+def document(record: dict[str, str]) -> Document:
+    dataset = Dataset.model_validate({"sources": [{"uri": "pvc://data/records.jsonl"}]})
+    return Conversion.of(dataset, "<|endoftext|>").document(record)
 
 
 def chat(*messages: tuple[str, object]) -> str:
@@ -37,16 +43,16 @@ def test_a_dolly_record_becomes_the_recipes_prompt_and_the_chat_template_renders
     fields: dict[str, str], prompt: str
 ) -> None:
     record = fields | {"response": "Carp"}
-    asked, answered = DOLLY.document(record)
+    asked, answered = document(record)
     assert (asked.text, asked.answer) == (prompt, False)
-    assert (answered.text, answered.answer) == ("Carp", True)
-    assert chat(("user", DOLLY.message(record))) == prompt
+    assert (answered.text, answered.answer) == ("Carp<|endoftext|>", True)
+    assert chat(("user", DOLLY.conversation(record)[0].content)) == prompt
 
 
 def test_an_alpaca_record_becomes_the_same_prompt() -> None:
     record = {"instruction": "Name a fish.", "input": "Carp live\n in ponds. ", "output": "Carp"}
-    assert ALPACA.document(record)[0].text == WITH_CONTEXT
-    assert chat(("user", ALPACA.message(record))) == WITH_CONTEXT
+    assert document(record)[0].text == WITH_CONTEXT
+    assert chat(("user", ALPACA.conversation(record)[0].content)) == WITH_CONTEXT
 
 
 def test_earlier_turns_end_in_end_of_text() -> None:

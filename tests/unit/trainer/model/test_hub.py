@@ -1,12 +1,8 @@
-"""Models of the Hub, from a small server that speaks the few requests that are needed: the real Hub is out of reach."""
+"""Models of the Hub."""
 
-import hashlib
 import json
 import shutil
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,88 +12,20 @@ from falcon_trainer import layout as layouts
 from falcon_trainer.artifacts import read_manifest
 from falcon_trainer.data.prepare import prepare
 from falcon_trainer.outcome import ExitCode, StageError
+from tests.unit.trainer.hub_server import COMMIT, Hub, serving
 from tests.unit.trainer.workshop import RECORDS, Workshop
 
-NAME, COMMIT = "tiiuae/falcon-tiny", "0123456789abcdef0123456789abcdef01234567"
-
-
-@dataclass
-class Hub:
-    """A Hub of one model. `refusal` is an HTTP status and error code for everything, `token` is demanded."""
-
-    folder: Path
-    refusal: tuple[int, str] | None = None
-    token: str | None = None
-    broken: str = ""
-    asked: list[str] = field(default_factory=list)
-    url: str = ""
-
-    def answer(self, path: str, authorization: str | None) -> tuple[int, dict[str, str], bytes]:
-        self.asked.append(path)
-        if self.refusal:
-            return self.refusal[0], {"X-Error-Code": self.refusal[1]}, b""
-        if self.token and authorization != f"Bearer {self.token}":
-            return 401, {"X-Error-Code": "GatedRepo"}, b""
-        if path.startswith(f"/api/models/{NAME}/revision/"):
-            return self._info(path.rpartition("/")[2])
-        if self.broken and path.endswith(self.broken):
-            return 410, {}, b""  # not 500, which the client tries again for half a minute
-        if path == f"/api/models/{NAME}/tree/{COMMIT}":
-            return self._tree()
-        if path.startswith(f"/{NAME}/resolve/{COMMIT}/"):
-            file = self.folder / path.rpartition("/")[2]
-            return 200, {"X-Repo-Commit": COMMIT, "ETag": f'"{digest(file)}"'}, file.read_bytes()
-        return 404, {"X-Error-Code": "RepoNotFound"}, b""
-
-    def _info(self, revision: str) -> tuple[int, dict[str, str], bytes]:
-        if revision not in ("main", COMMIT):
-            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
-        files = [{"rfilename": file.name, "size": file.stat().st_size} for file in sorted(self.folder.iterdir())]
-        info: dict[str, Any] = {"id": NAME, "sha": COMMIT, "siblings": files, "tags": [], "private": False}
-        return 200, {"Content-Type": "application/json"}, json.dumps(info).encode()
-
-    def _tree(self) -> tuple[int, dict[str, str], bytes]:
-        files = [
-            {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": digest(file)}
-            for file in sorted(self.folder.iterdir())
-        ]
-        return 200, {"Content-Type": "application/json"}, json.dumps(files).encode()
-
-
-def digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+NAME = "tiiuae/falcon-tiny"
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     model = Workshop(tmp_path).put_base()
     (model / "pytorch_model.bin").write_bytes(b"never fetched")
-    served = Hub(model)
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            code, headers, content = served.answer(self.path.partition("?")[0], self.headers.get("Authorization"))
-            self.send_response(code)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    served.url = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setenv("HF_ENDPOINT", served.url)
-    monkeypatch.setattr(layouts, "SOURCES", tmp_path / "sources")
-    yield served
-    server.shutdown()
-    server.server_close()
+    with serving(Hub(NAME, model)) as served:
+        monkeypatch.setenv("HF_ENDPOINT", served.url)
+        monkeypatch.setattr(layouts, "SOURCES", tmp_path / "sources")
+        yield served
 
 
 def shop_of(tmp_path: Path, run: str = "tiny") -> Workshop:

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from falcon_trainer.layout import RunLayout
-from falcon_trainer.train.checkpoint import TRAINED, CheckpointWriter, found, newest_valid, remove_stale_drafts
+from falcon_trainer.train.checkpoint import (
+    TRAINED,
+    CheckpointWriter,
+    best,
+    best_valid,
+    found,
+    newest_valid,
+    remove_stale_drafts,
+    standing_at,
+)
+from falcon_trainer.train.standing import Standing
 
 IDENTITY = "ours"
 
@@ -25,12 +35,20 @@ def layout(tmp_path: Path) -> RunLayout:
 
 
 def save(
-    layout: RunLayout, attempt: int, step: int, *, pod: str = "pod", identity: str = IDENTITY, keep: int = 9
+    layout: RunLayout,
+    attempt: int,
+    step: int,
+    *,
+    pod: str = "pod",
+    identity: str = IDENTITY,
+    keep: int = 9,
+    loss: float | None = None,
+    state: dict[str, Any] | None = None,
 ) -> Path:
     writer = CheckpointWriter(layout, layout.incarnation(attempt, pod), identity, keep)
     tensors = {"weight.fp32": torch.full((2, 2), float(step))}
     random_states: list[Any] = [{"cpu": torch.get_rng_state()}]
-    return writer.save(step, tensors, {"adamStep": step}, State(), random_states)
+    return writer.save(step, tensors, state or {"adamStep": step}, State(), random_states, evaluation_loss=loss)
 
 
 def name(layout: RunLayout) -> str | None:
@@ -100,3 +118,59 @@ def test_what_earlier_attempts_left_half_written_goes_and_what_this_one_writes_s
         draft.mkdir(parents=True)
     remove_stale_drafts(layout, 2)
     assert [draft.exists() for draft in drafts] == [False, True]
+
+
+def steps(layout: RunLayout) -> list[int]:
+    return [checkpoint.step for checkpoint in found(layout)]
+
+
+def test_the_best_stays_beside_the_newest_and_is_one(layout: RunLayout) -> None:
+    for step, loss in ((5, 3.0), (10, 2.0), (15, None), (20, 2.5), (25, 1.0), (30, None), (35, 1.0), (40, None)):
+        save(layout, step // 20, step, keep=1, loss=loss)
+        if step == 20:
+            assert steps(layout) == [20, 10]
+    assert steps(layout) == [40, 25]
+
+
+def test_a_best_among_the_newest_takes_no_place_beside_them(layout: RunLayout) -> None:
+    for step, loss in ((5, 3.0), (10, None), (15, 2.0), (20, None)):
+        save(layout, 0, step, keep=2, loss=loss)
+    assert steps(layout) == [20, 15]
+
+
+def test_the_best_of_a_run_with_other_settings_does_not_count(layout: RunLayout) -> None:
+    save(layout, 0, 5, identity="theirs", loss=0.5)
+    save(layout, 0, 10, loss=2.0)
+    found_best = best(layout, IDENTITY)
+    assert found_best
+    assert (found_best.step, found_best.evaluation_loss) == (10, 2.0)
+
+
+def test_a_damaged_best_is_passed_over_for_the_next_best(layout: RunLayout) -> None:
+    for step, loss in ((5, 2.0), (10, 1.0), (15, 3.0)):
+        path = save(layout, 0, step, loss=loss)
+        if step == 10:
+            (path / TRAINED).write_bytes(b"damaged")
+    chosen = best_valid(layout, IDENTITY)
+    assert chosen
+    assert chosen.step == 5
+
+
+def test_a_best_that_is_lost_gives_way_to_the_best_that_the_volume_holds(layout: RunLayout) -> None:
+    """Else no later adapter could become the best one: all would be measured against weights that are gone."""
+    save(layout, 0, 5, loss=2.0)
+    standing = Standing().after(5, 2.0, None).after(10, 1.0, None).after(15, 3.0, None)
+    save(layout, 0, 15, loss=3.0, state={"evaluation": standing.to_wire()})
+    newest = newest_valid(layout, IDENTITY)
+    assert newest
+    resumed = standing_at(newest, layout, IDENTITY)
+    assert (resumed.best_step, resumed.best_loss) == (5, 2.0)
+    assert (resumed.step, resumed.reference, resumed.waited) == (15, 1.0, 1)
+
+
+def test_a_checkpoint_that_is_written_again_with_its_evaluation_counts_before_the_first_one(layout: RunLayout) -> None:
+    save(layout, 0, 5)
+    save(layout, 0, 5, loss=2.0)
+    newest = newest_valid(layout, IDENTITY)
+    assert newest
+    assert newest.evaluation_loss == 2.0

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from falcon_trainer import layout as layouts
 from falcon_trainer.artifacts import Manifest, read_manifest, sha256_of
-from falcon_trainer.data.prepare import prepare
 from falcon_trainer.layout import MANIFEST
 from falcon_trainer.train.checkpoint import TRAINED
+from tests.unit.trainer.gang import Heads, prepared, train
 from tests.unit.trainer.ranks import Ranks
-from tests.unit.trainer.workshop import RECORDS, REPOSITORY, Workshop
+from tests.unit.trainer.workshop import Workshop
 
 pytestmark = pytest.mark.slow
 
-Heads = dict[str, dict[str, Any]]
 Finished = tuple[Workshop, dict[str, Any]]
 
 LOAD = """
@@ -60,55 +57,6 @@ for folder in map(Path, FOLDERS):
     rotary = model.transformer.rotary_emb.inv_freq
     assert not rotary.is_meta and float(rotary[0]) == 1.0
 """
-
-TRAIN = """
-from falcon_trainer.beats import Beats
-from falcon_trainer.layout import CONFIG, RUNTIME, RunLayout
-from falcon_trainer.told import read_config
-from falcon_trainer.outcome import StageError
-from falcon_trainer.train.stage import train
-import json, os, sys
-config, rank = read_config(CONFIG), int(os.environ["RANK"])
-BEFORE
-try:
-    ended = {"result": train(config, Beats("train", rank), RunLayout(config.run))}
-except StageError as error:
-    ended = {"code": error.code, "reason": error.reason, "step": error.step, "message": error.message}
-(RUNTIME / f"ended-{rank}.json").write_text(json.dumps(ended))
-sys.stdout.flush()
-os._exit(0)
-"""
-
-
-@pytest.fixture(scope="module")
-def gang() -> Iterator[Ranks]:
-    ranks = Ranks(REPOSITORY)
-    yield ranks
-    ranks.close()
-
-
-def train(shop: Workshop, settings: Heads, gang: Ranks | None = None, before: str = "") -> dict[str, Any]:
-    """Trains with two ranks, under torchrun unless a gang is given; how the stage ended on each of them."""
-    program, config = TRAIN.replace("BEFORE", before), shop.config(**settings)
-    if gang:
-        shop.fork(gang, program, config)
-    else:
-        shop.torchrun(program, config)
-    both = [json.loads((shop.root / "runtime" / f"ended-{rank}.json").read_text()) for rank in (0, 1)]
-    assert both[0] == both[1]
-    ended: dict[str, Any] = both[0]
-    return ended
-
-
-def prepared(root: Path, settings: Heads) -> Workshop:
-    shop = Workshop(root)
-    shop.put_records(RECORDS.read_text())
-    shop.put_base()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(layouts, "SOURCES", shop.sources)
-        prepare(shop.config(**settings), shop.beats("prepare"), shop.layout)
-    return shop
-
 
 SETTINGS: Heads = {
     "training": {
@@ -262,8 +210,8 @@ def test_a_stop_on_one_rank_saves_on_all_and_ends_as_stopped(finished: Finished,
     ask = """
 from falcon_trainer.train.report import Reporter
 import signal
-def started(self, step, original=Reporter.started):
-    original(self, step)
+def started(self, *known, original=Reporter.started):
+    original(self, *known)
     if rank == 1:
         os.kill(os.getpid(), signal.SIGTERM)
 Reporter.started = started

@@ -8,9 +8,10 @@ import pytest
 from falcon_trainer.data.packing import one_each
 from falcon_trainer.data.store import DocumentWriter, PackedRows, write_plan
 from falcon_trainer.data.tokenization import Tokens
-from falcon_trainer.train import report
+from falcon_trainer.report import metrics as report
+from falcon_trainer.report.metrics import Metrics
 from falcon_trainer.train.order import RowOrder
-from falcon_trainer.train.report import Metrics, Speed
+from falcon_trainer.train.report import Speed
 
 
 def steps(folder: Path) -> list[int]:

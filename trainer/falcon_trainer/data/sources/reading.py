@@ -1,62 +1,80 @@
 """Reads the records of one file, one at a time."""
 
-import json
+import lzma
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from falcon_trainer.data.sources.record import Record, Where
+from falcon_trainer.data.sources import kinds
+from falcon_trainer.data.sources.csv_text import read_csv
+from falcon_trainer.data.sources.json_text import read_json
+from falcon_trainer.data.sources.kinds import Kind
+from falcon_trainer.data.sources.opening import opened
+from falcon_trainer.data.sources.record import BrokenFileError, Record
+from falcon_trainer.data.sources.tables import read_arrow, read_parquet
 from falcon_trainer.outcome import ExitCode, StageError
 
-SUFFIXES = (".jsonl", ".ndjson", ".json")
 
+def read(file: Path, name: str | None = None) -> Iterator[Record]:
+    """The records of one file, called `name` in their places (default: the file's own name).
 
-def read(file: Path) -> Iterator[Record]:
-    """The records of one file. A JSON array numbers its records from 0; JSON Lines are numbered from 1."""
+    A record that cannot be read has a `problem`. Raises StageError(DATA) where the file is damaged, cut or of no known
+    kind, StageError(NO_INPUT) where it cannot be opened.
+    """
+    from pyarrow.lib import ArrowException
+
+    shown = name or file.name
     try:
-        with file.open("rb") as opened:
-            head = opened.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
-        yield from _array(file) if head.startswith(b"[") else _lines(file)
+        yield from _records(file, _kind(file, shown), shown)
+    except BrokenFileError as error:
+        raise StageError(ExitCode.DATA, "InvalidData", f"{shown} {error}.") from error
+    except (EOFError, zlib.error, lzma.LZMAError, ArrowException) as error:
+        raise _damaged(shown, error) from error
     except OSError as error:
-        raise unreadable(file, error) from error
+        # The system's errors have a number; those of the decompressors and of Arrow have none.
+        raise (unreadable(file, error) if error.errno else _damaged(shown, error)) from error
 
 
 def unreadable(file: Path, error: OSError) -> StageError:
     return StageError(ExitCode.NO_INPUT, "CannotReadData", f"{file} cannot be read: {error.strerror or error}.")
 
 
-def _lines(file: Path) -> Iterator[Record]:
-    with file.open("rb") as opened:
-        for number, line in enumerate(opened, start=1):
-            text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-            if text.strip():
-                yield _parsed(Where(file.name, number), text)
+def _damaged(name: str, error: Exception) -> StageError:
+    said = str(error).strip().rstrip(".").splitlines()
+    return StageError(
+        ExitCode.DATA,
+        "DamagedFile",
+        f"{name} is damaged, was cut, or is not what its name says ({said[0] if said else type(error).__name__}). "
+        "Put the whole file there again.",
+    )
 
 
-def _parsed(where: Where, text: bytes) -> Record:
-    try:
-        return _record(where, json.loads(text))
-    except UnicodeDecodeError as error:
-        return Record(where, {}, f"is not UTF-8 text (byte {error.start})")
-    except ValueError as error:
-        return Record(where, {}, f"is not JSON: {error}")
+def _kind(file: Path, name: str) -> Kind:
+    with file.open("rb") as stream:
+        head = stream.read(8)
+    if kind := kinds.named(name) or kinds.named(file.name):
+        return Kind(kind.format, kind.compression or kinds.unnamed_compression(head))
+    compression = kinds.compression_of(name, head)
+    with opened(file, compression) as unpacked:
+        found = kinds.format_of(unpacked.read(4096))
+    if found is None:
+        raise StageError(
+            ExitCode.DATA,
+            "UnknownKindOfFile",
+            f"Neither its name nor its beginning tells what kind of file {name} is. Known are {kinds.KNOWN}.",
+        )
+    return Kind(found, compression)
 
 
-def _array(file: Path) -> Iterator[Record]:
-    try:
-        values = json.loads(file.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        # The end of the array is unknown, so its good records cannot be told from the bad ones.
-        raise StageError(ExitCode.DATA, "InvalidData", f"{file.name} is not a JSON array: {error}.") from error
-    for number, value in enumerate(values):
-        yield _record(Where(file.name, number, kind="index"), value)
-
-
-def _record(where: Where, value: object) -> Record:
-    if isinstance(value, dict):
-        return Record(where, value)
-    return Record(where, {}, f"is a JSON {_kind(value)}, not an object")
-
-
-def _kind(value: object) -> str:
-    names = {list: "array", str: "string", bool: "boolean", int: "number", float: "number", type(None): "null"}
-    return names.get(type(value), type(value).__name__)
+def _records(file: Path, kind: Kind, name: str) -> Iterator[Record]:
+    if kind.format == "parquet":
+        yield from read_parquet(file, kind.compression, name)
+    elif kind.format == "arrow":
+        yield from read_arrow(file, kind.compression, name)
+    else:
+        with opened(file, kind.compression) as stream:
+            yield from (
+                read_json(stream, name)
+                if kind.format == "json"
+                else read_csv(stream, name, delimiter="\t" if kind.format == "tsv" else ",")
+            )
