@@ -48,7 +48,7 @@ class Questions:
 
         Raises RuntimeError where the ranks no longer agree: one of them failed alone, inside a collective.
         """
-        asked: Asked | None = decided(lambda: self._spared(lambda: self._asked(moment, step)))
+        asked: Asked | None = decided(lambda: self._spared(lambda: self.wanted(moment, step)))
         if asked is None:
             return
         self._beats.update("samples")
@@ -61,7 +61,8 @@ class Questions:
         if _everywhere(fine) and torch.distributed.get_rank() == 0:
             self._spared(lambda: self._keep(moment, asked))
 
-    def _asked(self, moment: Moment, step: int) -> Asked | None:
+    def wanted(self, moment: Moment, step: int) -> Asked | None:
+        """What is to be asked now, noted as begun; None where that is nothing. On rank 0 alone."""
         samples = read_samples(self._report) or self._chosen()
         missing = [number for number, sample in enumerate(samples.samples) if getattr(sample, moment) is None]
         if not missing:
