@@ -1,13 +1,14 @@
 """Which prompts are put to the model, and when none are."""
 
 import json
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from falcon_trainer.beats import Beats
 from falcon_trainer.report.samples import Samples, read_samples
-from falcon_trainer.train.answering import LONGEST_PROMPT, NEW_TOKENS, TRIES, Questions
+from falcon_trainer.train.answering import LONGEST_PROMPT, NEW_TOKENS, TRIES, Patience, Questions
 from tests.unit.trainer.workshop import tokenizer
 
 
@@ -73,3 +74,18 @@ def test_where_none_can_be_asked_nothing_is(tmp_path: Path) -> None:
     assert start(tmp_path, "").wanted("before", 0) is None
     assert start(tmp_path, "").wanted("after", 6) is None
     assert known(tmp_path).samples == []
+
+
+@pytest.mark.parametrize(
+    ("seconds_of_a_pass", "passes"),
+    [(0.01, 150), (0.05, 30), (0.25, 8), (1, 8), (3, 8), (5, 7), (10, 4), (40, 1)],
+    ids=["tiny", "small", "slow hooks", "a second", "three seconds", "five seconds", "ten seconds", "longer than all"],
+)
+def test_patience_ends_sooner_with_slower_passes_but_not_before_the_first_few(
+    seconds_of_a_pass: float, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(0, seconds_of_a_pass)
+    monkeypatch.setattr("falcon_trainer.train.answering.time.monotonic", lambda: next(clock))
+    patience = Patience()
+    done = next(number for number in count(1) if patience.over())
+    assert done == pytest.approx(passes, abs=1)
