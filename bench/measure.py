@@ -67,7 +67,8 @@ def run_side(script: str, arguments: Iterable[str], *, threads: int = 1, interva
     """Runs a side in a fresh process and waits. Raises CalledProcessError where it fails."""
     command = [sys.executable, script, *arguments]
     limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    environment = {**os.environ, **limits, "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    quiet = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
+    environment = {**os.environ, **limits, **quiet, "TOKENIZERS_PARALLELISM": "false"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout
         watch, last = _Watch(process.pid, interval), ""
