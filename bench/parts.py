@@ -144,7 +144,7 @@ def compare(name: str, records: list[Any], threads: int) -> dict[str, dict[str, 
             sides: dict[str, Measured] = {}
             for side in (STOCK, OURS):
                 own = [f"--part={part}", f"--side={side}", f"--folder={folder}", f"--threads={threads}"]
-                sides[side] = run_side(__file__, own, threads=threads)
+                sides[side] = run_side(__file__, own, threads=threads, interval=1)
                 peak = f"{sides[side].peak / MEGABYTE:.0f}"
                 lines.append((f"{part}, {side}", f"{sides[side].seconds:.3f}", f"{min(sides[side].cpu):.3f}", peak))
             made = [torch.load(Path(folder) / f"{part} {side}.pt") for side in (STOCK, OURS)]

@@ -230,7 +230,7 @@ def main() -> None:
         for seed in range(arguments.seeds):
             for side, made in runs.items():
                 own = [f"--side={side}", f"--seed={seed}", f"--folder={folder}"]
-                made.append(run_side(__file__, [*options, *own], threads=settings.threads))
+                made.append(run_side(__file__, [*options, *own], threads=settings.threads, interval=1))
                 print(f"{side}, seed {seed}: done in {made[-1].wall[0]:.0f} s", flush=True)
     print()
     show(runs)

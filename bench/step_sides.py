@@ -32,6 +32,7 @@ from falcon_trainer.train.order import RowOrder, TrainingRows
 CAPACITY = 2048
 STOCK_ROWS = "concatenated.npy"
 LEARNING_RATE = 1e-3
+NAME = "bench"
 LOGIT_STD = 1.6
 """Spread of the untrained logits, as of falcon_trainer.tiny. The head is the embedding and stays frozen: with
 transformers' own start of 0.02 for its weights, no loss could fall far."""
@@ -91,13 +92,14 @@ def base(shape: Shape, device: str) -> Any:
     with torch.device(device):
         model = FalconForCausalLM(shape.config()).to(torch.bfloat16 if device == "cuda" else torch.float32)
     torch.nn.init.normal_(model.get_input_embeddings().weight, std=LOGIT_STD / shape.hidden**0.5)
+    model.name_or_path = NAME
     return model.requires_grad_(False)
 
 
 def adapter(seed: int) -> Any:
     """The recipe's LoRA: rank 64, alpha 16, dropout 0.1, all linears of the layers."""
     torch.manual_seed(seed)  # PEFT draws A when it is put on the model
-    return lora_config(Lora(), "bench")
+    return lora_config(Lora(), NAME)
 
 
 def stock(shape: Shape, folder: Path, *, seed: int, epochs: int, device: str) -> tuple[Any, list[int]]:
@@ -127,6 +129,7 @@ def ours(
         model = PackedFalcon(stock_model.config, kernel)
     model.load_state_dict(stock_model.state_dict(), assign=True)
     model.tie_weights()
+    model.name_or_path = NAME
     model.transformer.rotary_emb = stock_model.transformer.rotary_emb
     model.requires_grad_(False)
     model.checkpoint_activations(checkpointing)
@@ -182,7 +185,7 @@ class Clock(TrainerCallback):  # type: ignore[misc,unused-ignore]
 
 def held_out_loss(shape: Shape, trained: Any, documents: list[Tokens], device: str) -> float:
     """Mean loss of the answers' tokens, each document alone, by stock Falcon with PEFT and the trained adapter."""
-    weights = get_peft_model_state_dict(trained)
+    weights = get_peft_model_state_dict(trained, save_embedding_layers=False)  # else it asks the Hub
     judge = get_peft_model(base(shape, device), adapter(0))
     set_peft_model_state_dict(judge, weights)
     judge.eval()

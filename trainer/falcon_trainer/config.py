@@ -8,6 +8,7 @@ named but not obeyed by this release: the API server refuses it with a sentence,
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
+from pydantic.alias_generators import to_camel
 
 from falcon_trainer.wire import DURATION_PATTERN, NAME_PATTERN, Real, Wire, cel, seconds
 
@@ -373,3 +374,11 @@ class RunConfig(Wire):
     serve: Serve = Serve()
     adapter: Artifact | None = Field(default=None, description="The accepted adapter: told to merge.")
     merged: Artifact | None = Field(default=None, description="The verified merged model: told to serve.")
+
+    @model_validator(mode="after")
+    def _something_to_measure_on(self) -> Self:
+        """The API server says so of a resource; this is for configurations that are written by hand."""
+        for name in ("evaluation", "early_stopping"):
+            if self.dataset.validation is None and getattr(self.training, name) is not None:
+                raise ValueError(f"training.{to_camel(name)} needs records to measure on: set dataset.validation")
+        return self

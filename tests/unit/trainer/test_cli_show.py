@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from falcon_trainer.artifacts import publish
+from falcon_trainer.cli import parser
 from falcon_trainer.config import RunConfig
 from falcon_trainer.data.contents import KIND, TOKENIZER
 from falcon_trainer.data.packing import one_each
@@ -73,7 +74,8 @@ def test_what_cannot_be_shown_ends_with_its_exit_code_and_sentence(shop: Worksho
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "many", "1.5"])
-def test_a_count_is_a_whole_number(shop: Workshop, count: str) -> None:
-    done = run(shop, "--show", count)
-    assert done.returncode == 2
-    assert "whole number of at least 1" in done.stderr or "expected one argument" in done.stderr
+def test_a_count_is_a_whole_number(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(["prepare", f"--show={count}"])
+    assert ended.value.code == 2
+    assert f"'{count}' is not a whole number of at least 1" in capsys.readouterr().err

@@ -63,6 +63,12 @@ def test_epochs_and_max_steps_exclude_each_other() -> None:
         RunConfig.model_validate(with_field("training", {"epochs": 1, "maxSteps": 10}))
 
 
+@pytest.mark.parametrize("setting", [{"evaluation": {"everySteps": 5}}, {"earlyStopping": {}}])
+def test_what_measures_needs_records_to_measure_on(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"set dataset\.validation"):
+        RunConfig.model_validate(with_field("training", setting))
+
+
 @pytest.mark.parametrize(
     ("gang", "processes", "world"),
     {

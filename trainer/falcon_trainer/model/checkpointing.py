@@ -2,9 +2,19 @@
 
 `full` keeps a layer's input and runs the layer again before its backward pass. `selective` keeps beside the input what
 is dear to compute again and needed: the outputs of the frozen matrices and of the attention kernel. Run again are layer
-norms, rotary embedding, activation function and the matrices of rank r; a frozen matrix is not even gathered again
-under ZeRO-3. Of Falcon's parallel layers the two outputs that are only added to others are not kept either: no
-gradient depends on them.
+norms, rotary embedding, activation function and the matrices of rank r. Of Falcon's parallel layers the two outputs
+that are only added to others (`dense`, `dense_4h_to_h`) are not kept either: no gradient depends on them.
+
+Measured on a CPU (hidden 1,024, 16 heads, 2 K/V heads, 2,048 tokens in fp32, rank 64; memory of 6 layers):
+
+|                                   | full |     selective |   none |
+| kept after forward, MB per layer  |   11 |            64 |    123 |
+| peak of both passes, MB           |  240 |           503 |    798 |   selective in 3 of 6 layers: 398
+| time of both passes               |    1 |          0.77 |   0.67 |
+| gathers of a matrix under ZeRO-3  |    3 |             2 |      2 |   per micro-batch
+
+For Falcon-180B in bfloat16 it keeps 210 kB per token and layer (computed): 34 GB for 2,048 tokens and 80 layers, of
+which `selectiveLayers` takes a part.
 """
 
 from collections import deque

@@ -21,7 +21,7 @@ from falcon_trainer.report.series import SHORTEST, smoothed, span, thinned
 WIDE, SMALL = (10.0, 3.6), (4.9, 2.3)
 """Inches."""
 DOTS_PER_INCH = 160
-FEW = 4 * SHORTEST
+FEW = 10 * SHORTEST
 """Fewer points are drawn as they are: their mean would say no more."""
 
 
@@ -57,9 +57,10 @@ class Line:
     """Its mean says more than its values."""
 
 
-def loss(training: Curve, evaluation: Curve, restarts: list[int], colours: Colours) -> Figure:
+def loss(training: Curve, evaluation: Curve, restarts: list[int], colours: Colours, title: str = "") -> Figure:
     """Training loss with its mean, loss on the validation rows with its lowest point, restarts."""
     figure, axes = _axes(WIDE, colours)
+    axes.set_title(title, color=colours.text, loc="left", fontsize=10)
     _noisy(axes, training, "training", colours.first)
     if len(evaluation[0]):
         _validation(axes, evaluation, colours)
@@ -151,7 +152,7 @@ def _noisy(axes: Axes, curve: Curve, label: str, colour: str) -> None:
 
 def _validation(axes: Axes, evaluation: Curve, colours: Colours) -> None:
     x, y = evaluation
-    dots = "o" if len(x) <= FEW * 4 else None
+    dots = "o" if len(x) <= 2 * FEW else None
     axes.plot(*thinned(x, y), color=colours.second, linewidth=1.5, label="validation", marker=dots, markersize=3.5)
     best = int(np.argmin(y))
     axes.plot(

@@ -55,7 +55,7 @@ def draw(run: Path) -> None:
     """Writes loss.png and index.html of the run in the folder `run`. Raises OSError where that cannot be done."""
     layout = RunLayout(run.name, run.parent.parent)
     history, facts = History(layout.report), read_facts(layout.report)
-    curves.png(_loss(history, facts), layout.report / LOSS)
+    curves.png(partial(_loss(history, facts), title=run.name), layout.report / LOSS)
     text = page(run.name, history, facts, read_data(layout.data), read_samples(layout.report))
     write_file(layout.report / PAGE, text)
 
@@ -84,8 +84,8 @@ def page(run: str, history: History, facts: Facts | None, data: Data, samples: S
 
 
 def _loss(history: History, facts: Facts | None) -> Any:
-    steps = [start.step for start in facts.starts if start.step] if facts else []
-    return lambda colours: curves.loss(history.curve("loss"), history.curve("evaluationLoss"), steps, colours)
+    restarts = [start.step for start in facts.starts if start.step] if facts else []
+    return partial(curves.loss, history.curve("loss"), history.curve("evaluationLoss"), restarts)
 
 
 def _drawings(history: History) -> Iterator[tuple[str, Markup]]:

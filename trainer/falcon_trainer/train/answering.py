@@ -3,7 +3,7 @@
 All ranks run the same forward passes, because under ZeRO-3 each pass gathers every layer from all of them. The prompts
 share one packed row, so that one pass serves all answers. There is no cache of keys and values: training's attention
 does not know one. That is no way to serve, but enough to see what the training changed: at most NEW_TOKENS passes,
-mostly far fewer (see decoding.py), and no new one after BUDGET_SECONDS, so that a huge model may answer in fewer words.
+mostly far fewer (see decoding.py), and no more than the answers are worth (see Patience).
 """
 
 import logging
@@ -25,7 +25,6 @@ from falcon_trainer.train.zero import control_group, decided
 log = logging.getLogger(__name__)
 
 NEW_TOKENS = 32
-BUDGET_SECONDS = 30.0
 LONGEST_PROMPT = 1024
 """Tokens of a prompt that is still asked: a row of a few of them needs less memory than a training step."""
 TRIES = 2
@@ -34,6 +33,23 @@ AGREEMENT = timedelta(seconds=60)
 
 Asked = dict[int, Answer]
 """What rank 0 tells the others: answers to complete, by the number of the sample."""
+
+
+class Patience:
+    """How long answers are waited for: a few passes in any case, if they do not take half a minute (one of Falcon-180B
+    moves 357 GB between the GPUs); more of them only while they are quick.
+    """
+
+    PASSES, QUICK_SECONDS, LONGEST_SECONDS = 8, 1.5, 30.0
+
+    def __init__(self) -> None:
+        self._passes, self._started = 0, time.monotonic()
+
+    def over(self) -> bool:
+        """Whether it is over after one more pass."""
+        self._passes += 1
+        seconds = time.monotonic() - self._started
+        return seconds > (self.LONGEST_SECONDS if self._passes < self.PASSES else self.QUICK_SECONDS)
 
 
 class Questions:
@@ -48,7 +64,7 @@ class Questions:
 
         Raises RuntimeError where the ranks no longer agree: one of them failed alone, inside a collective.
         """
-        asked: Asked | None = decided(lambda: self._spared(lambda: self._asked(moment, step)))
+        asked: Asked | None = decided(lambda: self._spared(lambda: self.wanted(moment, step)))
         if asked is None:
             return
         self._beats.update("samples")
@@ -61,7 +77,8 @@ class Questions:
         if _everywhere(fine) and torch.distributed.get_rank() == 0:
             self._spared(lambda: self._keep(moment, asked))
 
-    def _asked(self, moment: Moment, step: int) -> Asked | None:
+    def wanted(self, moment: Moment, step: int) -> Asked | None:
+        """What is to be asked now, noted as begun; None where that is nothing. On rank 0 alone."""
         samples = read_samples(self._report) or self._chosen()
         missing = [number for number, sample in enumerate(samples.samples) if getattr(sample, moment) is None]
         if not missing:
@@ -128,14 +145,14 @@ def complete(model: Any, answers: list[Answer]) -> None:
     vocabulary = [falcon.get_input_embeddings().weight]
     if falcon.lm_head.weight is not vocabulary[0]:
         vocabulary.append(falcon.lm_head.weight)
-    deadline, late = time.monotonic() + BUDGET_SECONDS, False
+    patience, over = Patience(), False
     model.eval()
     try:
         with deepspeed.zero.GatheredParameters(vocabulary):
-            while not late and (unfinished := [answer for answer in answers if not answer.finished]):
-                told = torch.cat((_said(falcon, unfinished), torch.tensor([int(time.monotonic() > deadline)])))
+            while not over and (unfinished := [answer for answer in answers if not answer.finished]):
+                told = torch.cat((_said(falcon, unfinished), torch.tensor([int(patience.over())])))
                 torch.distributed.broadcast(told, 0, group=control_group())
-                *said, late = told.tolist()
+                *said, over = told.tolist()
                 for answer in unfinished:
                     count = answer.open
                     answer.take(said[:count])

@@ -17,7 +17,9 @@ from falcon_trainer.data.prepare import prepare
 from falcon_trainer.data.showing import show
 from falcon_trainer.data.store import PackedRows
 from falcon_trainer.outcome import ExitCode, Outcome, StageError
-from tests.unit.trainer.workshop import RECORDS, Workshop, records, tokenizer
+from tests.unit.trainer.workshop import RECORDS, REPOSITORY, Workshop, records, tokenizer
+
+ALPACA = REPOSITORY.parent / "shared" / "data" / "code-alpaca-2k.json"
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,20 @@ def texts_of_records() -> set[str]:
     conversion = Conversion.of(Workshop(Path()).config().dataset, "<|endoftext|>")
     documents = map(conversion.document, records())
     return {"".join(segment.text for segment in document) for document in documents}
+
+
+@pytest.mark.skipif(not ALPACA.exists(), reason="Code Alpaca is not beside the checkout")
+def test_real_records_with_two_empty_answers(shop: Workshop) -> None:
+    shop.put_records(ALPACA.read_text(encoding="utf-8"), ALPACA.name)
+    dataset: dict[str, Any] = {"sources": [{"uri": f"pvc://data/{ALPACA.name}"}], "sequenceLength": 2048}
+    message = refusal(shop, dataset=dataset).message
+    assert message.startswith("2 of 2017 records cannot be used (no answer 2): code-alpaca-2k.json index 237: field ")
+    assert "; code-alpaca-2k.json index 1859: field 'output' is empty. " in message
+    figures = run(shop, dataset=dataset | {"onInvalid": "skip", "validation": {"fraction": "0.05"}})["dataset"]
+    counted = {name: figures[name] for name in ("format", "records", "skipped", "emptyAnswers", "documents")}
+    assert counted == {"format": "alpaca", "records": 2017, "skipped": 2, "emptyAnswers": 2, "documents": 1914}
+    assert figures["validation"]["records"] == 101
+    assert float(figures["packingEfficiency"]) > 0.99
 
 
 def test_statistics_for_the_report_lie_beside_the_rows(shop: Workshop) -> None:

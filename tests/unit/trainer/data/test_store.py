@@ -18,9 +18,12 @@ LENGTH = 24
 
 @st.composite
 def documents(draw: st.DrawFn) -> list[Tokens]:
-    """Documents of a prompt and an answer; token numbers are unique over all documents, so each can be followed."""
+    """Documents of a prompt and an answer; token numbers are unique over all documents, so each can be followed.
+
+    Some sets leave, sooner or later, the numbers that fit into two bytes.
+    """
     sizes = draw(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=20))
-    made, first = [], 1
+    made, first = [], draw(st.one_of(st.just(1), st.integers(65_400, 65_540)))
     for prompt, answer in sizes:
         end = prompt + answer
         made.append(Tokens(list(range(first, first + end)), [prompt, end]))
@@ -64,3 +67,18 @@ def test_positions_begin_anew_in_each_document(made: list[Tokens]) -> None:
             row = packed.row(index)
             sizes = [len(made[document].ids) for document in packed.plan.row(index)]
             assert row["position_ids"].tolist() == [place for size in sizes for place in range(size)]
+
+
+@pytest.mark.parametrize(
+    ("largest", "bytes_each"),
+    [
+        pytest.param(65_023, 2, id="Falcon's tokens take two bytes each"),
+        pytest.param(65_536, 4, id="a number beyond two bytes makes all of them four bytes wide"),
+    ],
+)
+def test_the_width_of_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int, bytes_each: int) -> None:
+    monkeypatch.setattr(store, "LINES", 1)
+    packed = stored(tmp_path, [Tokens([5, 6], [1, 2]), Tokens([largest, 7], [1, 2])])
+    assert [packed.document(index)[0].itemsize for index in range(2)] == [bytes_each, bytes_each]
+    assert [packed.document(index)[0].tolist() for index in range(2)] == [[5, 6], [largest, 7]]
+    assert {file.name for file in tmp_path.iterdir()} == {store.DOCUMENTS, store.ROWS}

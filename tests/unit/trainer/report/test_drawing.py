@@ -62,3 +62,10 @@ def test_a_drawing_that_hangs_is_ended_with_a_word(
     assert sleeper._process
     assert sleeper._process.poll() is not None
     assert "not drawn within" in caplog.text
+
+
+def test_the_process_that_draws_imports_none_of_the_libraries_of_training() -> None:
+    """They would cost it ten seconds and a gigabyte beside the ranks."""
+    program = "import sys, falcon_trainer.report.page; print({'torch', 'transformers', 'pyarrow'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

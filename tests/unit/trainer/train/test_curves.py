@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
 Curve = list[float]
 Run = Callable[..., Curve]
 
-PLAIN: Heads = {"training": {"maxSteps": 5, "globalBatchSize": 4, "learningRate": "0.01"}}
+STEPS = 4
+PLAIN: Heads = {"training": {"maxSteps": STEPS, "globalBatchSize": 4, "learningRate": "0.01"}}
 """Without dropout, whose masks depend on the rank."""
 
 UNTRAINED = """
@@ -99,7 +100,7 @@ def reference(run: Run) -> Curve:
 
 
 def difference(one: Curve, other: Curve) -> float:
-    assert len(one) == len(other) == 5
+    assert len(one) == len(other) == STEPS
     return max(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
@@ -110,11 +111,6 @@ SHAPES: dict[str, tuple[int, str, dict[str, Any]]] = {
     "four workers of each of two ranks gather rows": (2, WORKERS, {"dataLoaderWorkers": 4}),
     "activations checkpointed": (1, "", {"activationCheckpointing": "full"}),
     "activations kept selectively, two ranks": (2, "", {"activationCheckpointing": "selective"}),
-    "activations of the first layer kept selectively, two ranks": (
-        2,
-        "",
-        {"activationCheckpointing": "selective", "selectiveLayers": 1},
-    ),
 }
 
 

@@ -171,6 +171,10 @@ def test_a_stop_during_an_evaluation_ends_it_at_once_and_it_is_made_up_for(
         assert list(lines(shop, "evaluationLoss")) == done
         assert found(shop.layout)[0].step == step
         assert found(shop.layout)[0].evaluation_loss is None
+    made_up, stopped = (each.path for each in found(shop.layout) if each.step == 4)
+    for rank in (0, 1):
+        states = [torch.load(path / f"rng_state_{rank}.pth", weights_only=False) for path in (made_up, stopped)]
+        assert torch.equal(states[0]["cpu"], states[1]["cpu"])
     result = train(shop, settings(), gang)["result"]
     assert_equal_but_for_its_place((shop, result), measured)
     for field in ("loss", "evaluationLoss"):

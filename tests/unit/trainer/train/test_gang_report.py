@@ -25,11 +25,18 @@ SETTINGS: Heads = {
 }
 
 
+PATIENT = """
+from falcon_trainer.train.answering import Patience
+Patience.over = lambda self: False
+"""
+"""The machine of a test may be slow, and answers that were cut cannot be compared."""
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, gang: Ranks) -> Workshop:
     """A run with its whole report."""
     shop = prepared(tmp_path_factory.mktemp("reported"), SETTINGS)
-    train(shop, SETTINGS, gang, report=True)
+    train(shop, SETTINGS, gang, PATIENT, report=True)
     return shop
 
 
@@ -139,3 +146,27 @@ answering.complete = Drawing.finish = fail
     log = (shop.root / "program.log").read_text()
     assert "The samples could not be answered" in log
     assert "The report could not be written (broken on purpose)" in log
+
+
+def test_a_rank_that_fails_alone_ends_the_attempt_and_the_next_one_trains(
+    finished: Workshop, tmp_path: Path, gang: Ranks
+) -> None:
+    """The others wait for it in a collective, so nothing but an end helps; it must come soon, and only so often."""
+    shop = copy(finished, tmp_path)
+    shutil.rmtree(shop.layout.attempts)
+    shutil.rmtree(shop.layout.report)
+    alone = """
+from datetime import timedelta
+from falcon_trainer.report.drawing import Drawing
+from falcon_trainer.train import answering
+Drawing.finish = lambda self: None
+answering.AGREEMENT, answering.TRIES = timedelta(seconds=3), 1
+def fail(*anything):
+    raise MemoryError("on this rank alone")
+if rank == 1 and ATTEMPT == 1:
+    answering.complete = fail
+"""
+    with pytest.raises(AssertionError, match=r"exit codes \[1, 1\]"):
+        train(shop, SETTINGS, gang, alone.replace("ATTEMPT", "1"), report=True)
+    assert train(shop, SETTINGS, gang, alone.replace("ATTEMPT", "2"), report=True)["result"]["step"] == 6
+    assert [sample.before for sample in samples(shop)] == [None, None, None]

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 LAYERS, MICRO_BATCHES = 2, 2
 SETTINGS: Heads = {
-    "training": {"maxSteps": 4, "globalBatchSize": 2 * MICRO_BATCHES, "learningRate": "0.003"},
+    "training": {"maxSteps": 3, "globalBatchSize": 2 * MICRO_BATCHES, "learningRate": "0.003"},
     "lora": {"rank": 4, "alpha": 8, "dropout": "0.1"},
 }
 
