@@ -63,12 +63,16 @@ def report(measured: Measured, **facts: Any) -> None:
     print(json.dumps(asdict(measured)), flush=True)
 
 
-def run_side(script: str, arguments: Iterable[str], *, threads: int = 1, interval: float = INTERVAL) -> Measured:
-    """Runs a side in a fresh process and waits. Raises CalledProcessError where it fails."""
+def run_side(
+    script: str, arguments: Iterable[str], *, threads: int = 1, interval: float = INTERVAL, **others: str
+) -> Measured:
+    """Runs a side in a fresh process, with `others` in its environment, and waits. Raises CalledProcessError where it
+    fails.
+    """
     command = [sys.executable, script, *arguments]
     limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     quiet = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore::FutureWarning"}
-    environment = {**os.environ, **limits, **quiet, "TOKENIZERS_PARALLELISM": "false"}
+    environment = {**os.environ, **limits, **quiet, "TOKENIZERS_PARALLELISM": "false", **others}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout
         watch, last = _Watch(process.pid, interval), ""
