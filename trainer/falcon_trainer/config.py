@@ -268,6 +268,12 @@ class Training(Wire):
         default=None, description="How the validation records are used; needs dataset.validation."
     )
     early_stopping: EarlyStopping | None = Field(default=None, description="Default: none. Needs dataset.validation.")
+    on_non_finite: Literal["fail", "skipBatch"] = Field(
+        default="fail",
+        description="What happens where the loss or the gradient of a step is no number: the training ends and waits "
+        "for a person, or goes on from the newest checkpoint without that global batch, which uses up one of "
+        "gang.maxRestarts. A validation loss that is no number always ends it.",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

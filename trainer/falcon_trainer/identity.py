@@ -1,7 +1,8 @@
 """Who owns a run's folder on the workspace: an equal run goes on where it stopped, another one is refused.
 
 The identity is everything that decides which adapter comes out: model, data, LoRA settings and the optimisation.
-How fast it is reached (micro-batch, offload, checkpoints, number of nodes) may change between attempts.
+How fast it is reached (micro-batch, offload, checkpoints, number of nodes) may change between attempts, and what is to
+happen where a loss is no number: which batches were left out lies in the run's folder.
 """
 
 import hashlib

@@ -92,6 +92,11 @@ class RunLayout:
         return self.root / "merged" / digest
 
     @property
+    def skipped(self) -> Path:
+        """The global batches that are left out of the training because their loss was no number."""
+        return self.root / "skipped.json"
+
+    @property
     def report(self) -> Path:
         return self.root / "report"
 

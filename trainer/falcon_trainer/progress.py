@@ -4,6 +4,8 @@ from pydantic import Field
 
 from falcon_trainer.wire import Wire
 
+MAX_NOTICES = 8
+
 
 class Notice(Wire):
     """Something that a person should hear of although the stage goes on; the operator makes an Event of it."""
@@ -30,7 +32,7 @@ class Progress(Wire):
     resumed_from_step: int | None = Field(default=None, description="Step of the checkpoint that was loaded; 0: none.")
     evaluation_loss: float | None = Field(default=None, description="Of the newest evaluation.")
     best_step: int | None = Field(default=None, description="Step of the lowest evaluation loss so far.")
-    notices: list[Notice] = Field(default=[], max_length=8)
+    notices: list[Notice] = Field(default=[], max_length=MAX_NOTICES)
     message: str | None = Field(default=None, max_length=256)
 
 

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from falcon_trainer.beats import Beats, read_beats
+from falcon_trainer.progress import Notice
 
 
 def test_a_beat_keeps_what_did_not_change(tmp_path: Path) -> None:
@@ -17,6 +18,16 @@ def test_a_beat_keeps_what_did_not_change(tmp_path: Path) -> None:
     beats.update("train", step=1, loss=2.5)
     progress = read_beats(tmp_path)[3].progress
     assert (progress.phase, progress.step, progress.total_steps, progress.loss) == ("train", 1, 10, 2.5)
+
+
+def test_notices_stay_in_all_later_beats_and_the_newest_few_are_kept(tmp_path: Path) -> None:
+    beats = Beats("train", 0, tmp_path)
+    for number in range(10):
+        beats.notice(Notice(reason="SlowRank", message=f"rank {number}"))
+        beats.update("train", step=number)
+    beats.update("save")
+    told = [notice.message for notice in read_beats(tmp_path)[0].progress.notices]
+    assert told == [f"rank {number}" for number in range(2, 10)]
 
 
 def test_every_beat_has_a_mark_of_its_own_even_where_it_says_the_same_again(tmp_path: Path) -> None:

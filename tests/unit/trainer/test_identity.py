@@ -38,6 +38,7 @@ def test_a_default_that_is_written_out_changes_nothing() -> None:
         pytest.param({"training": {"learningRate": "0.5"}}, False, id="so is another learning rate"),
         pytest.param({"training": {"checkpoint": {"everySteps": 7}}}, True, id="checkpoints may come more often"),
         pytest.param({"training": {"deepspeed": {"offloadOptimizer": "cpu"}}}, True, id="memory may be saved"),
+        pytest.param({"training": {"onNonFinite": "skipBatch"}}, True, id="a bad batch may be left out from now on"),
         pytest.param({"gang": {"nodes": 3}}, True, id="the gang may grow"),
     ],
 )

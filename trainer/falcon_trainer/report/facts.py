@@ -41,6 +41,7 @@ class Facts(Wire):
     work: Work
     peak: Peak
     starts: list[Start]
+    skipped: list[int] = Field(default=[], description="Steps whose global batch was left out and another one taken.")
     state: State = "training"
 
     def utilisation(self, tokens_per_second: float) -> tuple[float, float]:

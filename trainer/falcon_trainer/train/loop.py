@@ -1,6 +1,5 @@
 """The Trainer, with our own checkpoint and evaluation in place of the stock ones, and the callback that reports."""
 
-import math
 import random
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from falcon_trainer.model.lora import read_adapter
-from falcon_trainer.outcome import ExitCode, StageError
 from falcon_trainer.train.answering import Questions
 from falcon_trainer.train.checkpoint import Checkpoint, CheckpointWriter, read_trained, read_weights
+from falcon_trainer.train.divergence import LossCheck
 from falcon_trainer.train.evaluation import Batch, Measuring
+from falcon_trainer.train.finite import Figures, check_validation
 from falcon_trainer.train.partitions import MASTER, gather, load_weights, restore
 from falcon_trainer.train.report import Reporter
 from falcon_trainer.train.standing import Standing
@@ -57,7 +57,7 @@ class FalconTrainer(Trainer):  # type: ignore[misc,unused-ignore]
         if loss is None:  # a stop was asked for; the evaluation is made up for when the run goes on
             self.control.should_save = self.control.should_training_stop = True
         else:
-            _check_finite(step, "validation loss", loss)
+            check_validation(step, loss)
             standing = self._measuring.take(step, loss)
             self._reporter.evaluated(step, loss, standing.best_step)
             self.control.should_save |= standing.is_best or standing.stopped_early
@@ -131,10 +131,16 @@ class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
     """Reports each step, asks for evaluations, ends on a loss that is no number, and on request after a common save."""
 
     def __init__(
-        self, reporter: Reporter, seed: int, stop: StopRequest, measuring: Measuring | None, questions: Questions
+        self,
+        reporter: Reporter,
+        seed: int,
+        stop: StopRequest,
+        measuring: Measuring | None,
+        questions: Questions,
+        losses: LossCheck,
     ) -> None:
         self._reporter, self._seed, self._stop, self._measuring = reporter, seed, stop, measuring
-        self._questions = questions
+        self._questions, self._losses = questions, losses
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._questions.ask("before", kwargs["model"], state.global_step)
@@ -154,21 +160,9 @@ class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
         if not logs or "loss" not in logs:
             return
         step, loss, norm = state.global_step, logs["loss"], float(logs.get("grad_norm") or 0.0)
-        _check_finite(step, "loss", loss, norm)
-        self._reporter.stepped(step, loss, logs["learning_rate"], norm)
-
-
-def _check_finite(step: int, what: str, loss: float, norm: float | None = None) -> None:
-    if math.isfinite(loss) and (norm is None or math.isfinite(norm)):
-        return
-    gradient = "" if norm is None else f" (gradient norm {norm})"
-    raise StageError(
-        ExitCode.CONFIGURATION,
-        "LossNotFinite",
-        f"The {what} at step {step} is {loss}{gradient}: training diverged. Lower training.learningRate or add "
-        "warmupSteps; the checkpoints before this step are kept.",
-        step=step,
-    )
+        rate = logs["learning_rate"]
+        self._losses.take(Figures(step=step, loss=loss, gradient_norm=norm, learning_rate=rate))
+        self._reporter.stepped(step, loss, rate, norm)
 
 
 def _random_state() -> dict[str, Any]:

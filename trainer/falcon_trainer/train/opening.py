@@ -30,6 +30,7 @@ def open_journal(
     resumed_step: int,
     total_steps: int,
     world_size: int,
+    skipped_steps: list[int],
     gpu: bool,
 ) -> Journal:
     """Opens the report for the steps after `resumed_step`. Takes about a second, most of it for the measured peak."""
@@ -51,6 +52,7 @@ def open_journal(
             work=_work(config, layout, model_folder),
             peak=peak(gpu=gpu),
             starts=starts_so_far(layout.report, start),
+            skipped=skipped_steps,
         )
 
     return Journal(layout.report, resumed_step, facts, Drawing(layout.root))

@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from falcon_trainer.beats import Beats
 from falcon_trainer.data.store import PackedRows
+from falcon_trainer.progress import Notice
 from falcon_trainer.report.facts import State
 from falcon_trainer.report.journal import Journal
 from falcon_trainer.train.order import RowOrder
@@ -117,6 +118,11 @@ class Reporter:
                 }
             )
         self._beats.update("train", step=step, **figures)
+
+    def notice(self, notice: Notice) -> None:
+        """Something that a person should hear of once: in the log now, and with the next beat."""
+        print(f"{notice.reason}: {notice.message}", flush=True)
+        self._beats.notice(notice)
 
     def evaluating(self) -> None:
         """An evaluation begins."""

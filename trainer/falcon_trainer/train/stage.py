@@ -3,6 +3,7 @@
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from falcon_trainer.train import adapter
 from falcon_trainer.train.batching import accumulation_steps, total_steps
 from falcon_trainer.train.checkpoint import CheckpointWriter, newest_valid, remove_stale_drafts, standing_at
 from falcon_trainer.train.finish import ending_at, ending_of, publish_adapter, result
+from falcon_trainer.train.skipped import SkippedBatch, add_skipped, notices, read_skipped
 from falcon_trainer.train.standing import Standing
 from falcon_trainer.train.stop import StopRequest
 from falcon_trainer.train.zero import cpu_adam_available, decided, deepspeed_config, initialise
@@ -42,6 +44,7 @@ class Start:
     checkpoint: Path | None = None
     step: int = 0
     standing: Standing = NOTHING_MEASURED
+    skipped: tuple[SkippedBatch, ...] = ()
     initial_adapter: Path | None = None
     finished: dict[str, JsonValue] | None = None
 
@@ -86,16 +89,17 @@ def _start(config: RunConfig, layout: RunLayout) -> Start:
     incarnation = layout.incarnation(attempt, os.environ.get("POD_UID", "local"))
     if found := adapter.finished(layout, identity):
         return Start(identity, incarnation, finished=result(layout, *found))
-    checkpoint = newest_valid(layout, identity)
+    checkpoint, skipped = newest_valid(layout, identity), read_skipped(layout, identity)
     if checkpoint is None:
-        return Start(identity, incarnation, initial_adapter=warm_start.stored(config, layout, identity))
+        stored = warm_start.stored(config, layout, identity)
+        return Start(identity, incarnation, initial_adapter=stored, skipped=skipped)
     if checkpoint.complete:
         print(f"Training was over with {checkpoint.path}: its adapter is published.", flush=True)
         ending = ending_of(checkpoint, config, layout, identity)
         return Start(identity, incarnation, finished=publish_adapter(ending, config, layout, identity))
     print(f"Going on from {checkpoint.path} at step {checkpoint.step}.", flush=True)
     standing = standing_at(checkpoint, layout, identity)
-    return Start(identity, incarnation, checkpoint.path, checkpoint.step, standing)
+    return Start(identity, incarnation, checkpoint.path, checkpoint.step, standing, skipped=skipped)
 
 
 def _check_prepared(layout: RunLayout, identity: str) -> None:
@@ -120,13 +124,15 @@ class _Run:
         self._config, self._beats, self._layout, self._start, self._gpu = config, beats, layout, start, gpu
         self._rank, self._world = torch.distributed.get_rank(), torch.distributed.get_world_size()
         self._packed = PackedRows(layout.data)
-        self._order = RowOrder(len(self._packed), config.training.seed)
+        left_out = [skipped.batch for skipped in start.skipped]
+        self._order = RowOrder(len(self._packed), config.training.seed, config.training.global_batch_size, left_out)
         self._steps = total_steps(config.training, len(self._packed))
         self._model_folder = model_folder(config.model, layout.workspace)
 
     def train(self) -> dict[str, JsonValue]:
         reporter, stop = self._reporter(), StopRequest()
         stop.install()
+        self._tell_skipped(reporter)
         measuring, questions = self._measuring(stop), self._questions()
         trainer = self._trainer(reporter, stop, measuring, questions)
         checkpoint = str(self._start.checkpoint) if self._start.checkpoint else None
@@ -146,6 +152,12 @@ class _Run:
         reporter.finished(state_of(published))
         return published
 
+    def _tell_skipped(self, reporter: Any) -> None:
+        if self._rank == 0:
+            trained, file = self._order.batch(self._start.step), self._layout.relative(self._layout.skipped)
+            for notice in notices(self._start.skipped, trained, file):
+                reporter.notice(notice)
+
     def _questions(self) -> Any:
         from falcon_trainer.train.answering import Questions
 
@@ -160,6 +172,13 @@ class _Run:
         rows = PackedRows(self._layout.validation)
         return Measuring(rows, self._config.training, self._steps, self._start.standing, stop)
 
+    def _losses(self) -> Any:
+        from falcon_trainer.train.divergence import LossCheck
+
+        skip = partial(add_skipped, self._layout, self._start.identity)
+        skips = self._config.training.on_non_finite == "skipBatch"
+        return LossCheck(self._order, self._packed.plan, skip if skips else None)
+
     def _reporter(self) -> Any:
         from falcon_trainer.train.opening import open_journal
         from falcon_trainer.train.report import Reporter, Speed
@@ -173,6 +192,7 @@ class _Run:
             resumed_step=self._start.step,
             total_steps=self._steps,
             world_size=self._world,
+            skipped_steps=[skipped.step for skipped in self._start.skipped],
             gpu=self._gpu,
         )
         speed = Speed(self._packed, self._order, self._config.training.global_batch_size, self._steps)
@@ -200,7 +220,7 @@ class _Run:
             args=arguments,
             train_dataset=TrainingRows(self._packed, self._order, self._steps * training.global_batch_size),
             data_collator=collate,
-            callbacks=[Watch(reporter, training.seed, stop, measuring, questions)],
+            callbacks=[Watch(reporter, training.seed, stop, measuring, questions, self._losses())],
         )
 
     def _arguments(self, training: Training) -> Any:

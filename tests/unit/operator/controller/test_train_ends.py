@@ -126,6 +126,22 @@ def test_an_end_is_counted_once_its_pods_are_gone(left: list[Object]) -> None:
     assert writes(plan) == [], "the count is in the cluster before the next attempt is"
 
 
+@pytest.mark.parametrize(
+    ("code", "retryable", "following"),
+    [
+        pytest.param(64, False, ("False", "LossNotFinite"), id="by default a person is waited for"),
+        pytest.param(75, True, ("Unknown", "Restarting"), id="another attempt leaves the batch out"),
+    ],
+)
+def test_a_loss_that_is_no_number_uses_up_a_restart(code: int, retryable: bool, following: tuple[str, str]) -> None:
+    said = outcome("LossNotFinite", "The loss at step 7 is nan", retryable=retryable)
+    plan = look(at_train(1, pods=[ended("a", code, said, index=0), ended("b", code, said, index=1)], job=FAILING))
+    assert plan.status
+    assert plan.status.training
+    assert (plan.status.training.restarts, plan.status.training.disruptions) == (1, 0)
+    assert told(plan, "Trained") == following
+
+
 def test_a_job_that_vanished_ends_its_attempt() -> None:
     seen = at_train(1, attempts=[record(1), record(2)])
     plan = look(seen)

@@ -111,6 +111,13 @@ def test_its_drawings_are_svg_in_the_colours_of_the_page(page: str) -> None:
         assert "var(--text)" in drawing
 
 
+def test_steps_whose_batch_was_left_out_are_named(tmp_path: Path) -> None:
+    layout = finished_run(tmp_path)
+    assert "Left out" not in Read(drawn(layout)).text
+    facts(skipped=[7, 31]).write(layout.report)
+    assert "the first global batch of step 7, 31" in Read(drawn(layout)).text
+
+
 def test_restarts_and_the_lowest_validation_loss_are_marked(page: str) -> None:
     loss = page.partition("<svg")[2].partition("</svg>")[0]
     for label in ("restart", "lowest validation", ">training<"):

@@ -230,9 +230,11 @@ def forward(self, hidden, labels=None, tokens=None, original=LossHead.forward):
 LossHead.forward = forward
 """
     ended = train(shop, SETTINGS, gang, poison)
-    assert (ended["reason"], ended["step"]) == ("LossNotFinite", 4)
+    assert (ended["code"], ended["reason"], ended["step"]) == (64, "LossNotFinite", 4)
     assert "Lower training.learningRate" in ended["message"]
-    assert not list(shop.layout.attempts.glob("*/checkpoint-4"))
+    assert "The step's global batch: rows " in ended["message"]
+    assert [path.name for path in shop.layout.attempts.glob("*/checkpoint-*")] == ["checkpoint-3"]
+    assert not shop.layout.skipped.exists()
 
 
 def test_without_prepared_data_training_says_so(tmp_path: Path, gang: Ranks) -> None:

@@ -35,6 +35,35 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     assert RowOrder(50, 0).rows(0, 50) != RowOrder(50, 1).rows(0, 50)
 
 
+SKIPPED = st.sets(st.integers(0, 12), max_size=5)
+
+
+@given(rows=st.integers(1, 30), batch_size=st.integers(1, 8), steps=st.integers(1, 12), skipped=SKIPPED)
+def test_no_row_is_lost_or_trained_twice_but_those_of_skipped_batches(
+    rows: int, batch_size: int, steps: int, skipped: set[int]
+) -> None:
+    order, uncut = RowOrder(rows, 7, batch_size, skipped), RowOrder(rows, 7, batch_size)
+    trained = [order.of_step(step) for step in range(1, steps + 1)]
+    numbers = [number for number in range(steps + len(skipped)) if number not in skipped]
+    assert trained == [uncut.of_step(number + 1) for number in numbers[:steps]]
+    assert [order.batch(step) for step in range(1, steps + 1)] == numbers[:steps]
+
+
+@given(rows=st.integers(1, 30), batch_size=st.integers(1, 8), bad=st.integers(1, 10), skipped=SKIPPED)
+def test_skipping_a_step_moves_up_what_follows_and_leaves_what_was_before(
+    rows: int, batch_size: int, bad: int, skipped: set[int]
+) -> None:
+    """So a checkpoint from before the step fits the new order, and several skips may follow one another."""
+    before = RowOrder(rows, 7, batch_size, skipped)
+    after = RowOrder(rows, 7, batch_size, skipped | {before.batch(bad)})
+    for step in range(1, 15):
+        assert after.of_step(step) == before.of_step(step if step < bad else step + 1)
+
+
+def test_before_the_first_step_no_batch_is_trained() -> None:
+    assert RowOrder(8, 0, 4, [0, 1]).batch(0) == -1
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3, 6])
 def test_the_rows_of_a_step_are_the_same_for_any_number_of_ranks(world_size: int) -> None:
     """As accelerate deals micro-batches out to the ranks: the set of each global batch must not change."""
