@@ -26,6 +26,8 @@ CONTAINER = "stage"
 GPU = "nvidia.com/gpu"
 GPU_TOLERATION: Manifest = {"key": GPU, "operator": "Exists", "effect": "NoSchedule"}
 """GPU nodes carry this taint to keep pods without a GPU off; a pod that asks for one belongs there."""
+POD_FIELDS = {"POD_NAME": "metadata.name", "POD_UID": "metadata.uid", "FALCON_NODE": "spec.nodeName"}
+"""Variables that tell a stage where it runs."""
 LAUNCHER_SECONDS = 5
 """Of the grace period, what the launcher keeps to write the outcome after the stage has ended."""
 
@@ -145,7 +147,7 @@ def launcher_probe() -> Manifest:
 def _env(plan: PodPlan, template: PreparePodTemplate) -> list[Manifest]:
     """The run's variables and ours; folders for caches are the image's, defaults of the stages the launcher's."""
     found: dict[str, Manifest] = {variable.name: variable.to_wire() for variable in template.env or []}
-    for name, path in (("POD_NAME", "metadata.name"), ("POD_UID", "metadata.uid")):
+    for name, path in POD_FIELDS.items():
         found[name] = {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
     told = {"FALCON_GRACE_SECONDS": str(plan.grace_seconds - LAUNCHER_SECONDS)} | dict(plan.env)
     found |= {name: {"name": name, "value": value} for name, value in told.items()}

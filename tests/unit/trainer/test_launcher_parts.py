@@ -172,13 +172,18 @@ def test_metrics_hold_a_gauge_for_each_number_that_a_rank_told() -> None:
     assert sum(line.startswith("# TYPE") for line in lines) == 3
 
 
-def test_what_the_launcher_notices_is_told_where_the_rank_itself_says_nothing(tmp_path: Path) -> None:
+def test_what_the_launcher_notices_is_told_before_what_the_rank_says(tmp_path: Path) -> None:
     state, beats = State("train", "tiny", range(2), tmp_path), Beats("train", 0, tmp_path)
-    state.remark = "rank 1 is behind" + "!" * 300
     beats.update("train", step=3)
-    assert (state.snapshot().summary.message or "").startswith("rank 1 is behind!!")
+    assert state.snapshot().summary.message is None
+    state.remark = "rank 1 is behind"
+    assert state.snapshot().summary.message == "rank 1 is behind"
     assert state.snapshot().ranks[0].message is None
     beats.update("train", step=4, message="the rank's own words")
+    assert state.snapshot().summary.message == "rank 1 is behind; the rank's own words"
+    state.remark = "!" * 300
+    assert state.snapshot().summary.message == "!" * 256
+    state.remark = None
     assert state.snapshot().summary.message == "the rank's own words"
 
 

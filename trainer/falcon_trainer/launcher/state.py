@@ -23,7 +23,7 @@ class State:
         self.stage = stage
         self.run = run
         self.remark: str | None = None
-        """What the launcher notices of the ranks: told where they say nothing themselves."""
+        """What the launcher notices of the ranks: told before what they say themselves, which may be old by then."""
         self.endings: dict[int, Ending] = {}
         """The ranks that have told how they ended, at the last look."""
         self._directory = directory
@@ -66,9 +66,8 @@ class State:
         if not ranks:
             return self._own
         told = Progress.model_validate(ranks[0].model_dump(exclude={"since_beat_seconds"}))
-        if told.message or not self.remark:
-            return told
-        return told.model_copy(update={"message": self.remark[:LONGEST]})
+        said = "; ".join(filter(None, (self.remark, told.message)))
+        return told.model_copy(update={"message": said[:LONGEST] or None})
 
 
 def _finite(beat: Progress) -> dict[str, object]:

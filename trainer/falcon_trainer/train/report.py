@@ -124,6 +124,10 @@ class Reporter:
         print(f"{notice.reason}: {notice.message}", flush=True)
         self._beats.notice(notice)
 
+    def remark(self, message: str | None) -> None:
+        """A phrase that the status shows between two steps for as long as it is true; None: it is so no more."""
+        self._beats.update("train", message=message)
+
     def evaluating(self) -> None:
         """An evaluation begins."""
         self._pause("evaluate")

@@ -205,6 +205,7 @@ class _Run:
         from falcon_trainer.train.collate import collate
         from falcon_trainer.train.loop import FalconTrainer, Watch
         from falcon_trainer.train.order import TrainingRows
+        from falcon_trainer.train.probe import MatrixProbe, SlowRanks
 
         self._beats.update("load")
         training = self._config.training
@@ -220,7 +221,10 @@ class _Run:
             args=arguments,
             train_dataset=TrainingRows(self._packed, self._order, self._steps * training.global_batch_size),
             data_collator=collate,
-            callbacks=[Watch(reporter, training.seed, stop, measuring, questions, self._losses())],
+            callbacks=[
+                Watch(reporter, training.seed, stop, measuring, questions, self._losses()),
+                SlowRanks(reporter, MatrixProbe(gpu=self._gpu)),
+            ],
         )
 
     def _arguments(self, training: Training) -> Any:

@@ -114,4 +114,5 @@ def _running(attempt: Attempt) -> Report:
         return attempt.report("Unknown", "Starting", text, record=record, again=again)
     said = attempt.snapshot.progress
     text = f"attempt {attempt.number} runs" + (f": {said.phase}" if said else "")
+    text += f"; {said.message}" if said and said.message else ""
     return attempt.report("Unknown", "Running", text, record=record, again=again)

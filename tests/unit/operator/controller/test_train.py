@@ -19,6 +19,7 @@ from tests.unit.operator.controller.snapshots import (
     deletes,
     finished,
     look,
+    message,
     run_at,
     snapshot,
     told,
@@ -114,6 +115,12 @@ def test_what_rank_0_wants_a_person_to_know_is_told_once() -> None:
     assert plan.status
     again = look(at_train(1, pods=BOTH, progress=said, attempts=plan.status.attempts))
     assert [each for each in again.occasions if each.reason == "CheckpointDamaged"] == []
+
+
+def test_the_status_names_a_slow_rank() -> None:
+    said = Progress(stage="train", phase="train", step=30, message="rank 3 (node n2) is slow")
+    plan = look(at_train(1, pods=BOTH, progress=said, attempts=[record(1)]))
+    assert message(plan, "Trained") == "attempt 1 runs: train; rank 3 (node n2) is slow"
 
 
 def test_an_attempt_says_on_which_nodes_it_ran() -> None:

@@ -116,6 +116,7 @@ def test_a_rank_is_told_its_attempt_and_where_to_meet() -> None:
     assert found["FALCON_RENDEZVOUS_HOST"] == "support-bot-train-3-0.support-bot-train.ml.svc"
     assert found["POD_NAME"] == {"fieldRef": {"fieldPath": "metadata.name"}}
     assert found["POD_UID"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+    assert found["FALCON_NODE"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
 
 
 @pytest.mark.parametrize("stage", STAGES)

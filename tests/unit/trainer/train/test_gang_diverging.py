@@ -1,4 +1,4 @@
-"""Real ranks whose loss is no number."""
+"""Real ranks whose loss is no number, and real ranks of which one is slow."""
 
 import json
 import shutil
@@ -44,6 +44,14 @@ def take(self, figures, original=divergence.LossCheck.take):
     original(self, replace(figures, loss=float("inf")) if figures.step == STEP else figures)
 divergence.LossCheck.take = take
 """
+SLOW_RANK_1 = """
+from falcon_trainer.train import probe, straggler
+probe.MatrixProbe.__call__ = lambda self: 1.0 + 3.0 * rank
+probe.STEPS_APART = straggler.STEPS_APART = 1
+straggler.PERIOD = 0.0
+os.environ["FALCON_NODE"] = f"node-{rank}"
+"""
+
 Skipping = tuple[Workshop, dict[str, Any], dict[str, Any]]
 
 
@@ -160,3 +168,16 @@ def test_a_resume_behind_the_skipped_batch_is_exact_and_tells_of_it_no_more(
 def test_the_comparison_notices_another_batch(skipping: Skipping, plain: Workshop) -> None:
     """The control of the tests above."""
     assert not same(plain, skipping[0])
+
+
+def test_a_slow_rank_is_named_once_and_training_does_not_notice_the_looks(
+    plain: Workshop, data: Workshop, tmp_path: Path, gang: Ranks
+) -> None:
+    shop = copied(data, tmp_path)
+    train(shop, SETTINGS, gang, SLOW_RANK_1)
+    told = beat(shop, 0)
+    assert [notice["reason"] for notice in told["notices"]] == ["SlowRank"]
+    assert told["notices"][0]["message"].startswith("rank 1 (node node-1) takes 4.0 times as long as usual")
+    assert told["message"] == "rank 1 (node node-1) is slow: it computes 4.0 times as long as usual"
+    assert beat(shop, 1)["notices"] == []
+    assert same(shop, plain)
