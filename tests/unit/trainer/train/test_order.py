@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from accelerate.data_loader import BatchSamplerShard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, SequentialSampler
 
@@ -17,12 +17,14 @@ from falcon_trainer.train.batching import accumulation_steps, total_steps
 from falcon_trainer.train.order import RowOrder, TrainingRows
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 5), st.integers(0, 3))
 def test_each_epoch_reads_every_row_once(rows: int, seed: int, epoch: int) -> None:
     order = RowOrder(rows, seed)
     assert sorted(order.rows(epoch * rows, (epoch + 1) * rows)) == list(range(rows))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(0, 5), st.lists(st.integers(0, 200), min_size=1, max_size=30))
 def test_a_place_has_its_row_whatever_was_read_before(rows: int, seed: int, places: list[int]) -> None:
     fresh = [RowOrder(rows, seed).row(place) for place in places]
@@ -38,6 +40,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 SKIPPED = st.sets(st.integers(0, 12), max_size=5)
 
 
+@settings(deadline=None)
 @given(rows=st.integers(1, 30), batch_size=st.integers(1, 8), steps=st.integers(1, 12), skipped=SKIPPED)
 def test_no_row_is_lost_or_trained_twice_but_those_of_skipped_batches(
     rows: int, batch_size: int, steps: int, skipped: set[int]
@@ -49,6 +52,7 @@ def test_no_row_is_lost_or_trained_twice_but_those_of_skipped_batches(
     assert [order.batch(step) for step in range(1, steps + 1)] == numbers[:steps]
 
 
+@settings(deadline=None)
 @given(rows=st.integers(1, 30), batch_size=st.integers(1, 8), bad=st.integers(1, 10), skipped=SKIPPED)
 def test_skipping_a_step_moves_up_what_follows_and_leaves_what_was_before(
     rows: int, batch_size: int, bad: int, skipped: set[int]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from falcon_trainer.train.probe import MatrixProbe, place
@@ -35,6 +35,7 @@ def test_a_rank_is_slow_after_three_looks_in_a_row(looks: Sequence[Sequence[floa
     assert [each.rank for each in found[-1]] == slow
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=16), st.sampled_from([0.25, 1, 1024]))
 def test_never_most_of_the_ranks_are_slow_and_the_unit_does_not_matter(took: list[int], unit: float) -> None:
     one, other = Streaks(), Streaks()
