@@ -136,5 +136,6 @@ def _final(attempt: Attempt, record: AttemptStatus, training: TrainingStatus) ->
         text = f"attempt {attempt.number}: {last}. Once that is mended, `{command}` starts the next attempt"
         return record.reason or "Failed", text
     allowed = attempt.run.spec.gang.max_restarts
-    text = f"{training.restarts} faults without a newer checkpoint, gang.maxRestarts allows {allowed}; the last: {last}"
+    faults = "1 fault" if training.restarts == 1 else f"{training.restarts} faults"
+    text = f"{faults} without a newer checkpoint, gang.maxRestarts allows {allowed}; the last: {last}"
     return EXHAUSTED, f"{text}. Raise gang.maxRestarts, or `{command}` for one more attempt"

@@ -61,9 +61,11 @@ def released(record: AttemptStatus) -> AttemptStatus:
 
 
 def clocked(training: TrainingStatus, since: datetime | None, now: datetime) -> TrainingStatus:
-    """Counts the time that attempts take: `since` is when the present one began, None where none runs."""
+    """Counts the time that attempts take: `since` is when the present one began, None where none runs. One that runs is
+    waited for no longer.
+    """
     if since is not None:
-        return training.model_copy(update={"active_since": training.active_since or since})
+        return training.model_copy(update={"active_since": training.active_since or since, "next_attempt_time": None})
     return training.model_copy(update={"active_seconds": active_seconds(training, now), "active_since": None})
 
 

@@ -203,6 +203,13 @@ def test_a_new_attempt_says_from_which_checkpoint_it_goes_on() -> None:
     assert plan.status.attempts[1].resumed_from_step == 40
 
 
+def test_an_attempt_that_runs_is_waited_for_no_longer() -> None:
+    plan = look(at_train(1, 2, pods=BOTH, attempts=[record(1, "Faulted", "InternalError")], training=paused(0)))
+    assert plan.status
+    assert plan.status.training
+    assert plan.status.training.next_attempt_time is None
+
+
 def test_only_a_few_old_jobs_are_kept() -> None:
     old = [record(number, "Disrupted", "Preempted") for number in range(1, 8)]
     plan = look(at_train(*range(1, 8), attempts=old, training=paused(0)))
