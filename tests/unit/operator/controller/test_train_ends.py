@@ -170,6 +170,18 @@ def test_a_newer_checkpoint_starts_the_counters_anew() -> None:
     assert plan.status.attempts[0].last_step == 45
 
 
+def test_a_short_attempt_tells_at_its_end_how_far_it_came() -> None:
+    """Its pods were never asked while they ran."""
+    full = outcome("DiskFull", retryable=False).model_copy(update={"step": 7, "last_checkpoint_step": 6})
+    lost = outcome("RankLost").model_copy(update={"step": 8, "last_checkpoint_step": 6})
+    plan = look(at_train(1, pods=[ended("a", 73, full, index=0), ended("b", 75, lost, index=1)], job=FAILING))
+    assert plan.status
+    assert plan.status.training
+    assert (plan.status.training.step, plan.status.training.last_checkpoint_step) == (8, 6)
+    assert plan.status.attempts[0].last_step == 8
+    assert plan.status.training.restarts == 1, "a checkpoint was left: the counters begin anew with this fault"
+
+
 # --- between two attempts
 
 
