@@ -70,9 +70,10 @@ def ending(attempt: Attempt, why: Failure) -> Report:
     pods, now = attempt.snapshot.pods, attempt.now
     if not (left := gang.still_there(pods, now)):
         return _judge(attempt, why, record, training)
-    text = f"attempt {attempt.number} ends ({why.message}); waits for {len(left)} of its pods to stop"
+    text = f"attempt {attempt.number} ends ({why.message.rstrip('.')}); waits for {len(left)} of its pods to stop"
     stop = tuple(gang.to_stop(pods, attempt.job, now))
-    return attempt.report("Unknown", "Restarting", text, record=record, training=training, delete=stop, again=STOPPING)
+    word = "Restarting" if why.retryable else "Stopping"
+    return attempt.report("Unknown", word, text, record=record, training=training, delete=stop, again=STOPPING)
 
 
 def _judge(attempt: Attempt, why: Failure, record: AttemptStatus, training: TrainingStatus) -> Report:
