@@ -23,7 +23,7 @@ EVERY = 5
 SPEC: dict[str, Any] = {
     # Both ranks in one pod, so that the gang finds room on the other node. The time-out is far longer than a step takes
     # even where everything else runs at the same time.
-    "gang": {"nodes": 1, "processesPerNode": 2, "nodeLossTolerationSeconds": 5, "hangTimeout": "20s"},
+    "gang": {"nodes": 1, "processesPerNode": 2, "nodeLossTolerationSeconds": 5, "hangTimeout": "30s"},
     "training": {"maxSteps": 60, "checkpoint": {"everySteps": EVERY}},
     "workspace": {"claimName": WORKSPACE, "size": None, "accessMode": None},
 }
