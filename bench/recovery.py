@@ -132,7 +132,8 @@ def _print(measured: Sequence[tuple[str, Recovery]]) -> None:
 
 def _summary(measured: Sequence[tuple[str, Recovery]]) -> dict[str, float]:
     def worst(part: str, *kinds: str) -> float:
-        return round(max(getattr(each, part) for kind, each in measured if kind in kinds), 1)
+        found: list[float] = [getattr(each, part) for kind, each in measured if kind in kinds]
+        return round(max(found), 1)
 
     return {
         "pod_kill_operator_s": worst("deciding", SIGTERM, SIGKILL),

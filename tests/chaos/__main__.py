@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kubectl = Kubectl(f"falcon-chaos-{secrets.token_hex(3)}")
     kubectl.ensure_namespace(RESTRICTED)
     try:
-        return _report(seed, *_conduct(kubectl, seed, chosen.runs))
+        return report(seed, *_conduct(kubectl, seed, chosen.runs))
     finally:
         command("kubectl", "delete", "namespace", kubectl.namespace, "--wait=false")
 
@@ -53,7 +53,8 @@ def _conduct(kubectl: Kubectl, seed: int, runs: int) -> tuple[list[Struck], dict
     return struck, run_inside(kubectl, "adapter_digests.py", "/workspace", *names, claims={"/workspace": WORKSPACE})
 
 
-def _report(seed: int, struck: Sequence[Struck], digests: dict[str, str]) -> int:
+def report(seed: int, struck: Sequence[Struck], digests: dict[str, str]) -> int:
+    """Prints the table and the figures; 1 where a struck run's adapter is not the undisturbed one's."""
     print(f"\n{'run':<12}{'faults':<60}{'attempts':>9}{'repeated':>10}  adapter")
     equal = 0
     for run in struck:
