@@ -79,7 +79,7 @@ def judge(evidence: Evidence) -> tuple[ExitCode, Outcome]:
     if all(ending is not None and ending.code == ExitCode.OK for ending in done):
         return ExitCode.OK, _success(evidence)
     first = min(_candidates(evidence))
-    return ExitCode(first.code), first.outcome.model_copy(update={"last_checkpoint_step": _newest_checkpoint(evidence)})
+    return ExitCode(first.code), _placed(first.outcome, evidence)
 
 
 def _success(evidence: Evidence) -> Outcome:
@@ -140,6 +140,13 @@ def _stopped(evidence: Evidence) -> _Candidate:
     if evidence.stage == "train":
         said += f"; {_saved(evidence)}"
     return _of(evidence, Kind.STOPPED, "Stopped", said, None)
+
+
+def _placed(outcome: Outcome, evidence: Evidence) -> Outcome:
+    """The outcome with how far the pod came. An error of the libraries knows no step."""
+    steps = [beat.step for beat in evidence.beats.values() if beat.step is not None]
+    step = max(steps, default=None) if outcome.step is None else outcome.step
+    return outcome.model_copy(update={"step": step, "last_checkpoint_step": _newest_checkpoint(evidence)})
 
 
 def _newest_checkpoint(evidence: Evidence) -> int | None:
