@@ -19,6 +19,7 @@ CONTAINER = "stage"
 CONSEQUENCES = frozenset({"RankLost", "Stopped"})
 """Reasons of the launcher that follow from what happened to another pod."""
 NO_EVIDENCE = "PodLost"
+DELETED = "PodDeleted"
 WAITED_IN_VAIN = "RendezvousTimeout"
 """The launcher's reason where the rest of the gang did not come, mostly since it was not scheduled: to wait for GPUs
 must never use up a run's restarts.
@@ -41,13 +42,15 @@ class Failure:
     kind: Kind = Kind.FAULT
     retryable: bool = True
     time: datetime | None = None
+    follows: bool = False
+    """Whether something else had ended the gang before."""
 
     @property
     def weight(self) -> int:
         """How telling it is: a cause before a consequence, a consequence before the mere fact."""
         if self.reason == NO_EVIDENCE:
             return 2
-        return 1 if self.reason in CONSEQUENCES else 0
+        return 1 if self.follows or self.reason in CONSEQUENCES else 0
 
 
 DISRUPTIONS: dict[str, tuple[str, str]] = {
@@ -83,9 +86,24 @@ def of_gang(job: Object | None, pods: Iterable[Object]) -> Failure | None:
     the other pods in the second in which the first one fails.
     """
     found = [failure for pod in pods if (failure := of_pod(pod))]
-    if found:
-        return min(found, key=_urgency)
-    return _of_job(job) if job else None
+    if not found:
+        return _of_job(job) if job else None
+    over = _over_since(job, found)
+    return min((_followed(failure, over) for failure in found), key=_urgency)
+
+
+def _over_since(job: Object | None, found: Iterable[Failure]) -> datetime | None:
+    """From when on the pods that are left are deleted because the gang is over: by the Job controller, or by us. Times
+    have whole seconds, so a deletion in the very second of another pod's end may be what caused that.
+    """
+    target = holds(job, "FailureTarget") if job else None
+    ends = [failure.time + timedelta(seconds=1) for failure in found if failure.time and failure.reason != DELETED]
+    return min([*ends, *([when] if target and (when := _when(target, "lastTransitionTime")) else [])], default=None)
+
+
+def _followed(failure: Failure, over: datetime | None) -> Failure:
+    late = failure.reason == DELETED and failure.time is not None and over is not None and failure.time >= over
+    return replace(failure, follows=True) if late else failure
 
 
 def stronger(new: Failure, old: Failure) -> bool:
@@ -115,9 +133,14 @@ def result_of(pod: Object) -> dict[str, Any] | None:
     """The result that a pod which succeeded reports; None where it did not succeed or its report is lost."""
     if status(pod).get("phase") != "Succeeded":
         return None
-    ended = _terminated(pod)
-    outcome = Outcome.decode(str(ended.get("message") or "")) if ended else None
+    outcome = outcome_of(pod)
     return outcome.result if outcome else None
+
+
+def outcome_of(pod: Object) -> Outcome | None:
+    """What the stage said at its end; None while it runs, and where it ended without a word."""
+    ended = _terminated(pod)
+    return Outcome.decode(str(ended.get("message") or "")) if ended else None
 
 
 def _disruption(pod: Object) -> Failure | None:
@@ -130,7 +153,7 @@ def _disruption(pod: Object) -> Failure | None:
     if being_deleted(pod):
         grace = timedelta(seconds=pod["metadata"].get("deletionGracePeriodSeconds") or 0)
         asked = moment(pod["metadata"]["deletionTimestamp"]) - grace
-        return Failure(reason="PodDeleted", message=f"pod {name} was deleted", kind=Kind.DISRUPTION, time=asked)
+        return Failure(reason=DELETED, message=f"pod {name} was deleted", kind=Kind.DISRUPTION, time=asked)
     return None
 
 

@@ -158,6 +158,26 @@ GANGS: dict[str, tuple[Object | None, list[Object], str | None]] = {
         [ended("a", 70, CRASH, after=1), deleted(pod("b"), after=1)],
         "InternalError",
     ),
+    "what the Job controller deletes explains nothing: the pod on a node that has just lost its power, say": (
+        job("j", "FailureTarget"),
+        [deleted(pod("a"), after=0), ended("b", 75, LOST, after=0)],
+        "RankLost",
+    ),
+    "nor does what we delete where the Job controller sees nothing": (
+        job("j"),
+        [deleted(pod("a"), after=2), ended("b", 75, LOST, after=0)],
+        "RankLost",
+    ),
+    "once the node is given up, it is the cause": (
+        job("j", "FailureTarget"),
+        [disrupted(deleted(pod("a"), after=0), "DeletionByTaintManager", after=50), ended("b", 75, LOST, after=0)],
+        "NodeLost",
+    ),
+    "a person's deletion is the cause of what the others lose": (
+        job("j"),
+        [deleted(ended("a", 143, STOPPED, after=1), after=0), ended("b", 75, LOST, after=0)],
+        "PodDeleted",
+    ),
     "a final fault goes before another one of the same second": (
         job("j", "FailureTarget"),
         [ended("a", 70, CRASH, after=1), ended("b", 65, FINAL, after=1)],
