@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from falcon_trainer.layout import RUNTIME
-from falcon_trainer.progress import Progress
+from falcon_trainer.progress import MAX_NOTICES, Notice, Progress
 
 
 class Beats:
@@ -21,6 +21,12 @@ class Beats:
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / f"beat-{rank}.json"
         self._known: dict[str, JsonValue] = {"stage": stage, "rank": rank}
+        self._notices: list[JsonValue] = []
+
+    def notice(self, notice: Notice) -> None:
+        """Says this with the next beat and all later ones, since a reader sees only some; the newest few are kept."""
+        self._notices = [*self._notices, notice.to_wire()][-MAX_NOTICES:]
+        self._known["notices"] = self._notices
 
     def update(self, phase: str, **changed: JsonValue) -> None:
         """Beats: the phase, and the fields of Progress (snake_case) that changed; the others keep their last value."""

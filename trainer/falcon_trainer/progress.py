@@ -4,12 +4,16 @@ from pydantic import Field
 
 from falcon_trainer.wire import Wire
 
+MAX_NOTICES = 8
+NOTICE_LIMIT = 512
+"""Characters of one."""
+
 
 class Notice(Wire):
     """Something that a person should hear of although the stage goes on; the operator makes an Event of it."""
 
     reason: str = Field(max_length=64, pattern=r"^[A-Z][A-Za-z]*$")
-    message: str = Field(max_length=512)
+    message: str = Field(max_length=NOTICE_LIMIT)
 
 
 class Progress(Wire):
@@ -30,7 +34,7 @@ class Progress(Wire):
     resumed_from_step: int | None = Field(default=None, description="Step of the checkpoint that was loaded; 0: none.")
     evaluation_loss: float | None = Field(default=None, description="Of the newest evaluation.")
     best_step: int | None = Field(default=None, description="Step of the lowest evaluation loss so far.")
-    notices: list[Notice] = Field(default=[], max_length=8)
+    notices: list[Notice] = Field(default=[], max_length=MAX_NOTICES)
     message: str | None = Field(default=None, max_length=256)
 
 
