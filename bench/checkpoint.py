@@ -37,7 +37,9 @@ def write_base(folder: Path, shape: dict[str, int]) -> None:
     """Writes a random Falcon for the ranks to load."""
     import torch
     from transformers import FalconConfig, FalconForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     flags = {"new_decoder_architecture": True, "parallel_attn": True, "bias": False, "alibi": False}
     torch.manual_seed(0)
     FalconForCausalLM(FalconConfig(vocab_size=VOCABULARY, **flags, **shape)).save_pretrained(folder / "base")

@@ -57,11 +57,11 @@ class Side:
     """Seconds until the checkpoint is written; for stock, which does not fsync, the pause."""
 
 
-class Traffic(TorchDispatchMode):
+class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call,unused-ignore]
     """Counts the tensors of collectives."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call,unused-ignore]
         self.bytes: Counter[str] = Counter()
         self.calls: Counter[str] = Counter()
 

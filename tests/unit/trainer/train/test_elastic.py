@@ -1,7 +1,7 @@
 """A checkpoint knows no world size: what two ranks saved goes on in one or in three, and ends with the same adapter.
 
 Without dropout, whose masks depend on the rank. At the same world size a resume is exact to the last bit, with dropout
-and with everything offloaded: `test_gang.py` holds that, and that lost Adam moments would be noticed.
+and with everything offloaded: `test_gang.py` holds that.
 """
 
 import shutil
@@ -38,7 +38,7 @@ MODES = {"on the ranks": PLAIN, "offloaded to host memory": OFFLOADED}
 Run = tuple[Workshop, Heads]
 
 
-@pytest.fixture(scope="module", params=MODES.values(), ids=MODES.keys())
+@pytest.fixture(scope="module", params=list(MODES.values()), ids=list(MODES))
 def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, gang: Ranks) -> Run:
     """A run of six steps on two ranks without a break."""
     settings: Heads = request.param
@@ -89,7 +89,7 @@ def test_a_run_goes_on_in_another_number_of_ranks(undisturbed: Run, tmp_path: Pa
 
 
 def test_lost_adam_moments_would_be_noticed(undisturbed: Run, tmp_path: Path, gang: Ranks) -> None:
-    """The control of the test above."""
+    """The control of the test above, and of those of `test_gang.py`."""
     origin, settings = undisturbed
     shop = from_step_3(origin, tmp_path)
     forget_the_moments(shop)
