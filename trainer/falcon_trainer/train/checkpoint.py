@@ -131,10 +131,11 @@ def _valid(checkpoint: Checkpoint, tell: Tell) -> bool:
 
 
 def _put_aside(path: Path, wrong: str, tell: Tell) -> None:
-    tell(f"{_name(path)} is damaged and was put aside: {wrong}")
     aside = path.with_name(f"{DAMAGED}{path.name}")
     shutil.rmtree(aside, ignore_errors=True)  # of the same step, put aside before
-    path.rename(aside)
+    with suppress(FileNotFoundError):  # a late writer of an earlier attempt was just deleting it
+        path.rename(aside)
+        tell(f"{_name(path)} is damaged and was put aside: {wrong}")
 
 
 def _name(path: Path) -> str:

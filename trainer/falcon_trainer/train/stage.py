@@ -57,6 +57,7 @@ def train(config: RunConfig, beats: Beats, layout: RunLayout) -> dict[str, JsonV
     initialise(gpu=gpu)
     accumulation_steps(config.training, torch.distributed.get_world_size())
     start = decided(lambda: _start(config, layout, teller(beats)))
+    beats.update("start")  # with what there was to tell of checkpoints
     if start.finished:
         if torch.distributed.get_rank() == 0:
             conclude(layout, state_of(start.finished))

@@ -104,3 +104,13 @@ def test_the_sentence_reaches_the_launcher_with_the_next_beat_and_all_later_ones
         notices = read_beats(tmp_path)[0].progress.notices
         assert [notice.reason for notice in notices] == ["CheckpointDamaged"]
         assert notices[0].message.startswith("Checkpoint 1-pod/checkpoint-10 is damaged")
+
+
+def test_one_that_is_deleted_meanwhile_is_no_damage(layout: RunLayout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a late writer of an attempt on a node that nobody reaches."""
+    path = save(layout, 10)
+    (path / MANIFEST).unlink()
+    monkeypatch.setattr("falcon_trainer.train.checkpoint._folders", lambda _: [path.with_name("checkpoint-5"), path])
+    told: list[str] = []
+    assert newest_valid(layout, IDENTITY, told.append) is None
+    assert len(told) == 1
