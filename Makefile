@@ -33,6 +33,9 @@ test-integration: venv cluster-deps ## The operator against a real API server, i
 test-e2e: venv cluster-up images-load ## Real pods of the real images on real nodes
 	$(IN_CLUSTER) $(BIN)/pytest tests/e2e
 
+chaos: venv cluster-up images-load ## Random faults at random steps on the local cluster (SEED=…, RUNS=3)
+	$(IN_CLUSTER) $(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --runs $(or $(RUNS),3)
+
 lint: venv ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -67,4 +70,4 @@ lock: venv ## Resolve the dependencies anew into the hashed locks
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-zA-Z0-9_-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.PHONY: demo demo-clean test test-unit test-integration test-e2e lint gpu-check venv format crds lock help
+.PHONY: demo demo-clean test test-unit test-integration test-e2e chaos lint gpu-check venv format crds lock help

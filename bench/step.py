@@ -2,7 +2,8 @@
 
     python bench/step.py [--quick] [--model small|tiny|falcon-7b-shape] [--rows N] [--epochs N] [--seeds N]
 
-What the two sides are is told in `step_sides.py`. Each run trains in a process of its own; stock and ours take turns.
+What the two sides are is told in `step_sides.py`. Each run trains in a process of its own; stock and ours take turns,
+both with the launcher's setting for tensors on the host.
 
 - useful tokens: those of records. Ours pads a row to a multiple of 8, which is not counted; stock has no padding.
 - tokens/s: useful tokens of all steps but the first, by the time from the end of the first step to that of the last.
@@ -33,14 +34,12 @@ from bench.records import alpaca, described, dolly
 from falcon_trainer.data.packing import pack
 from falcon_trainer.data.store import DocumentWriter, write_plan
 from falcon_trainer.data.tokenization import Tokens
-from falcon_trainer.launcher.command import MMAP_THRESHOLD
+from falcon_trainer.launcher.command import HUGE_PAGES
 
 CAPACITY = 2048
 STOCK, OURS = "stock", "ours"
 HELD_OUT = "held-out.json"
 HELD_OUT_RECORDS = 40
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD)}
-"""The launcher's setting for ranks, for both sides: it takes a fifth off the peak of stock, half off that of ours."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,7 @@ def main() -> None:
         for seed in range(arguments.seeds):
             for side, made in runs.items():
                 own = [f"--side={side}", f"--seed={seed}", f"--folder={folder}"]
-                made.append(run_side(__file__, [*options, *own], threads=settings.threads, interval=1, **ALLOCATOR))
+                made.append(run_side(__file__, [*options, *own], threads=settings.threads, interval=1, **HUGE_PAGES))
                 print(f"{side}, seed {seed}: done in {made[-1].wall[0]:.0f} s", flush=True)
     print()
     show(runs)

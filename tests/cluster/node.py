@@ -125,10 +125,27 @@ class Node:
         holder = self.process("namespaces").pid
         self.cgroups.kill(self.name, spare={holder} if holder else set())
 
+    def kill_pod(self, uid: str) -> None:
+        """End every process of a pod at once, its sandbox too."""
+        for quality in ("", "burstable/", "besteffort/"):
+            self.cgroups.kill(f"{self.name}/kubepods/{quality}pod{uid}")
+
     def start(self) -> None:
         """Bring a killed node back: its pods' sandboxes are gone, and the kubelet finds that out."""
         self.start_runtime()
         self.start_agents()
+
+    def mount_memory(self, path: str, *, megabytes: int) -> None:
+        """Mount a tmpfs that nobody outside the node sees; where one is mounted already, change its size."""
+        Path(path).mkdir(parents=True, exist_ok=True)
+        again = "remount," if succeeds(self._inside("mountpoint", "--quiet", path)) else ""
+        run(self._inside("mount", "-t", "tmpfs", "-o", f"{again}size={megabytes}m,mode=0777", "tmpfs", path))
+
+    def unmount(self, path: str) -> None:
+        """Take away what `mount_memory` mounted."""
+        if succeeds(self._inside("mountpoint", "--quiet", path)):
+            run(self._inside("umount", "--lazy", path))
+        Path(path).rmdir()
 
     def ctr(self, *words: Word) -> str:
         """Run containerd's client in the namespace that the kubelet's images and containers are in."""

@@ -12,9 +12,14 @@ SCRIPTS = Path(__file__).parent / "pods"
 
 
 def run_inside(
-    kubectl: Kubectl, script: str, *arguments: str, claims: Mapping[str, str] | None = None, timeout: float = 240
+    kubectl: Kubectl,
+    script: str,
+    *arguments: str,
+    claims: Mapping[str, str] | None = None,
+    writable: bool = False,
+    timeout: float = 240,
 ) -> dict[str, Any]:
-    """Runs `pods/SCRIPT` to its end; `claims` maps mount paths to claims, read-only beside /inputs."""
+    """Runs `pods/SCRIPT` to its end; `claims` maps mount paths to claims beside /inputs, which is never writable."""
     name = f"test-{script.removesuffix('.py').replace('_', '-')}"
     text = (SCRIPTS / script).read_text()
     kubectl.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {script: text}})
@@ -23,7 +28,7 @@ def run_inside(
     mounts.append({"name": "script", "mountPath": "/script"})
     volumes.append({"name": "script", "configMap": {"name": name}})
     for number, (path, claim) in enumerate((claims or {}).items()):
-        mounts.append({"name": f"claim-{number}", "mountPath": path, "readOnly": True})
+        mounts.append({"name": f"claim-{number}", "mountPath": path, "readOnly": not writable})
         volumes.append({"name": f"claim-{number}", "persistentVolumeClaim": {"claimName": claim}})
     kubectl("delete", "pod", name, "--ignore-not-found", "--wait")
     kubectl.apply(manifest)

@@ -3,7 +3,7 @@
 import json
 
 from examples.demo.install import OPERATOR_NAMESPACE
-from examples.demo.kube import Kubectl
+from examples.demo.kube import Kubectl, Manifest
 
 
 def leader() -> str:
@@ -18,3 +18,10 @@ def kill_leader() -> str:
     assert name, "no operator leads"
     kubectl("delete", "pod", name, "--grace-period=0", "--force", "--wait=false")
     return name
+
+
+def leaders_pod() -> Manifest:
+    """The leading operator pod."""
+    pod = Kubectl(OPERATOR_NAMESPACE).get("pod", leader().split("_")[0])
+    assert pod, "no operator leads"
+    return pod

@@ -7,8 +7,10 @@ import json
 import subprocess
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+
+from examples.demo.kube import Manifest
 
 KINDS = ("jobs", "deployments", "services", "configmaps", "persistentvolumeclaims")
 LABEL = "falcon-finetune.dev/run"
@@ -19,12 +21,11 @@ class Seen:
 
     def __init__(self) -> None:
         self.uids: dict[str, set[str]] = defaultdict(set)
-        self.pods: dict[str, dict[str, object]] = {}
+        self.pods: dict[str, Manifest] = {}
         self._lock = threading.Lock()
 
-    def add(self, item: dict[str, object]) -> None:
+    def add(self, item: Manifest) -> None:
         metadata = item["metadata"]
-        assert isinstance(metadata, dict)
         with self._lock:
             if item["kind"] == "Pod":
                 self.pods[metadata["name"]] = item
@@ -37,7 +38,7 @@ class Seen:
             return {name: uids for name, uids in self.uids.items() if len(uids) > 1}
 
 
-def _read(stream: Iterator[str], seen: Seen) -> None:
+def _read(stream: Iterator[str], see: Callable[[Manifest], None]) -> None:
     decoder, text = json.JSONDecoder(), ""
     for line in stream:
         text += line
@@ -45,24 +46,34 @@ def _read(stream: Iterator[str], seen: Seen) -> None:
             continue
         item, _ = decoder.raw_decode(text.lstrip())
         text = ""
-        seen.add(item)
+        see(item)
+
+
+@contextmanager
+def watches(see: Callable[[Manifest], None], *selections: Sequence[str]) -> Iterator[None]:
+    """Shows every state of the selected objects to `see`, each selection in a thread of its own, until the block ends;
+    a selection is what follows `kubectl get`.
+    """
+    running = []
+    for words in selections:
+        command = ["kubectl", "get", *words, "--watch", "-o", "json"]
+        watch = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert watch.stdout is not None
+        threading.Thread(target=_read, args=(watch.stdout, see), daemon=True).start()
+        running.append(watch)
+    try:
+        yield
+        broken = [watch.args for watch in running if watch.poll() is not None]
+        assert not broken, f"watches ended early, what they would have seen is unknown: {broken}"
+    finally:
+        for watch in running:
+            watch.terminate()
+            watch.wait()
 
 
 @contextmanager
 def watching(namespace: str, run: str) -> Iterator[Seen]:
     """Watches all children of one run until the block ends."""
-    seen, watches = Seen(), []
-    for kind in (*KINDS, "pods"):
-        words = ["kubectl", "-n", namespace, "get", kind, "-l", f"{LABEL}={run}", "--watch", "-o", "json"]
-        watch = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-        assert watch.stdout is not None
-        threading.Thread(target=_read, args=(watch.stdout, seen), daemon=True).start()
-        watches.append(watch)
-    try:
+    seen = Seen()
+    with watches(seen.add, *(("-n", namespace, kind, "-l", f"{LABEL}={run}") for kind in (*KINDS, "pods"))):
         yield seen
-        broken = [watch.args for watch in watches if watch.poll() is not None]
-        assert not broken, f"watches ended early, what they would have seen is unknown: {broken}"
-    finally:
-        for watch in watches:
-            watch.terminate()
-            watch.wait()

@@ -41,6 +41,9 @@ class Outcome(Wire):
     message: str = Field(description="A sentence that a person can act on.")
     retryable: bool = False
     step: int | None = None
+    last_checkpoint_step: int | None = Field(
+        default=None, description="Of a train pod: what the next one goes on from."
+    )
     rank: int | None = None
     result: dict[str, Any] | None = None
 

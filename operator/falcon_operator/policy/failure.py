@@ -115,9 +115,14 @@ def result_of(pod: Object) -> dict[str, Any] | None:
     """The result that a pod which succeeded reports; None where it did not succeed or its report is lost."""
     if status(pod).get("phase") != "Succeeded":
         return None
-    ended = _terminated(pod)
-    outcome = Outcome.decode(str(ended.get("message") or "")) if ended else None
+    outcome = outcome_of(pod)
     return outcome.result if outcome else None
+
+
+def outcome_of(pod: Object) -> Outcome | None:
+    """What the stage said at its end; None while it runs, and where it ended without a word."""
+    ended = _terminated(pod)
+    return Outcome.decode(str(ended.get("message") or "")) if ended else None
 
 
 def _disruption(pod: Object) -> Failure | None:

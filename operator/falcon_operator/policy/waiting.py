@@ -121,6 +121,8 @@ def _of_scheduler(pod: str, reason: str, message: str) -> Problem:
     if UNBOUND_CLAIM.search(message):
         text = f"pod {pod} waits for a claim to be bound: {message} Check its storageClassName, access mode and size"
         return Problem("ClaimPending", text)
+    if reason == "SchedulerError":  # two pods that were the first of one claim, say: it is over in seconds
+        return Problem("SchedulerError", f"the scheduler met an error with pod {pod} and tries again: {message}")
     if reason == "SchedulingGated":
         return Problem("SchedulingGated", f"pod {pod} waits behind a scheduling gate: {message}")
     return Problem("Unschedulable", f"no node can take pod {pod}: {message or 'no details'}")

@@ -40,7 +40,8 @@ def logit_difference(base: Path, adapter: Path, merged: Path, prompt: str) -> fl
 
 def main(workspace: str, adapter: str, merged: str, base: str, run: str) -> None:
     root, report = Path(workspace), Path(workspace) / "runs" / run / "report"
-    metrics = [json.loads(line) for line in (report / "metrics.jsonl").read_text().splitlines()]
+    told = [json.loads(line) for line in (report / "metrics.jsonl").read_text().splitlines()]
+    metrics = [line for line in told if "loss" in line]  # evaluations have lines of their own
     found = {
         "tensors": adapter_tensors(root / adapter),
         "loads": [json.loads(path.read_text()) for path in sorted(report.glob("load-*.json"))],

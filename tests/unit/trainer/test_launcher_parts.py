@@ -59,6 +59,7 @@ ENVIRONMENTS = {
     "a gang without GPUs tells DeepSpeed": ("train", {}, 1, "DS_ACCELERATOR", "cpu"),
     "a gang with GPUs leaves the choice to DeepSpeed": ("train", {"gpusPerNode": 8}, 1, "DS_ACCELERATOR", None),
     "merge uses no GPU even in a GPU run": ("merge", {"gpusPerNode": 8}, 1, "CUDA_VISIBLE_DEVICES", ""),
+    "ranks get their large tensors in huge pages": ("train", {}, 1, "THP_MEM_ALLOC_ENABLE", "1"),
     "training never asks the Hub": ("train", {}, 1, "HF_HUB_OFFLINE", "1"),
     "prepare may ask the Hub": ("prepare", {}, 1, "HF_HUB_OFFLINE", None),
     "the launcher decides when ranks are killed, not torchrun": (

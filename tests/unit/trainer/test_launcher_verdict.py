@@ -174,6 +174,12 @@ def test_what_is_concluded_tells_the_last_step_the_last_words_and_can_be_tried_a
     assert (outcome.step, outcome.retryable) == (12, True)
 
 
+def test_the_end_of_a_pod_tells_its_newest_checkpoint_whoever_explains_the_end() -> None:
+    case = Case(endings=(told(1, 73, "DiskFull"),), expected=(73, "DiskFull", 1))
+    _, outcome = judge(Evidence(**{**vars(_evidence(case)), "beats": {0: at(12, 10), 1: at(12, 9)}}))
+    assert outcome.last_checkpoint_step == 10
+
+
 SAVED: dict[str, tuple[dict[int, Progress], str]] = {
     "the last step": ({0: at(12, 12), 1: at(12, 12)}, "the last step, 12, is saved"),
     "an earlier one": ({0: at(12, 10), 1: at(12, 10)}, "step 12 is not saved: the newest checkpoint is of step 10"),

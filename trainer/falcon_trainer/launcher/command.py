@@ -9,10 +9,9 @@ from falcon_trainer.layout import RENDEZVOUS_PORT
 from falcon_trainer.outcome import ExitCode, StageError
 
 LOOPBACK = "127.0.0.1"
-MMAP_THRESHOLD = 1 << 20
-"""Bytes from which glibc gives a freed block back to the system at once. By itself it raises this limit up to 32 MiB
-and keeps smaller ones for later: a rank on a CPU then peaks at twice what it needs (1,080 against 516 MB above the
-loaded model, two runs each of bench/step.py's small Falcon; steps took 3 and 14 % longer)."""
+HUGE_PAGES = {"THP_MEM_ALLOC_ENABLE": "1"}
+"""torch's setting for large tensors on the host: aligned to, and where the kernel allows it made of, huge pages. glibc
+reuses such blocks, where it would leave holes between others: see bench/step.py for what a rank on a CPU then needs."""
 RANK_MODULE = "falcon_trainer.cli"
 AGENT_MODULE = "falcon_trainer.launcher.agent"
 
@@ -87,7 +86,7 @@ def stage_environment(
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(int(settings.grace_seconds) + 60),
     }
     if stage == "train":
-        defaults["MALLOC_MMAP_THRESHOLD_"] = str(MMAP_THRESHOLD)
+        defaults |= HUGE_PAGES
     if stage != "prepare":
         defaults |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     if gpus == 0:

@@ -79,7 +79,7 @@ def judge(evidence: Evidence) -> tuple[ExitCode, Outcome]:
     if all(ending is not None and ending.code == ExitCode.OK for ending in done):
         return ExitCode.OK, _success(evidence)
     first = min(_candidates(evidence))
-    return ExitCode(first.code), first.outcome
+    return ExitCode(first.code), first.outcome.model_copy(update={"last_checkpoint_step": _newest_checkpoint(evidence)})
 
 
 def _success(evidence: Evidence) -> Outcome:
@@ -142,17 +142,23 @@ def _stopped(evidence: Evidence) -> _Candidate:
     return _of(evidence, Kind.STOPPED, "Stopped", said, None)
 
 
+def _newest_checkpoint(evidence: Evidence) -> int | None:
+    """Its step. Who asks a pod how far it is now and then may have missed the last one."""
+    steps = (beat.last_checkpoint_step for beat in evidence.beats.values())
+    return max((step for step in steps if step is not None), default=None)
+
+
 def _saved(evidence: Evidence) -> str:
     """Whether the next attempt has to repeat steps."""
     steps = [beat.step for beat in evidence.beats.values() if beat.step is not None]
-    saves = [beat.last_checkpoint_step for beat in evidence.beats.values() if beat.last_checkpoint_step is not None]
+    saved = _newest_checkpoint(evidence)
     if not steps:
         return "training had not begun"
-    if not saves:
+    if saved is None:
         return f"step {max(steps)} is lost: nothing was saved yet" if max(steps) else "no step was done yet"
-    if max(saves) >= max(steps):
+    if saved >= max(steps):
         return f"the last step, {max(steps)}, is saved"
-    return f"step {max(steps)} is not saved: the newest checkpoint is of step {max(saves)}"
+    return f"step {max(steps)} is not saved: the newest checkpoint is of step {saved}"
 
 
 def _hung(evidence: Evidence, hang: Hang) -> _Candidate:

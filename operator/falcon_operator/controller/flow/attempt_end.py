@@ -70,9 +70,10 @@ def ending(attempt: Attempt, why: Failure) -> Report:
     pods, now = attempt.snapshot.pods, attempt.now
     if not (left := gang.still_there(pods, now)):
         return _judge(attempt, why, record, training)
-    text = f"attempt {attempt.number} ends ({why.message}); waits for {len(left)} of its pods to stop"
+    text = f"attempt {attempt.number} ends ({why.message.rstrip('.')}); waits for {len(left)} of its pods to stop"
     stop = tuple(gang.to_stop(pods, attempt.job, now))
-    return attempt.report("Unknown", "Restarting", text, record=record, training=training, delete=stop, again=STOPPING)
+    word = "Restarting" if why.retryable else "Stopping"
+    return attempt.report("Unknown", word, text, record=record, training=training, delete=stop, again=STOPPING)
 
 
 def _judge(attempt: Attempt, why: Failure, record: AttemptStatus, training: TrainingStatus) -> Report:
@@ -136,5 +137,6 @@ def _final(attempt: Attempt, record: AttemptStatus, training: TrainingStatus) ->
         text = f"attempt {attempt.number}: {last}. Once that is mended, `{command}` starts the next attempt"
         return record.reason or "Failed", text
     allowed = attempt.run.spec.gang.max_restarts
-    text = f"{training.restarts} faults without a newer checkpoint, gang.maxRestarts allows {allowed}; the last: {last}"
+    faults = "1 fault" if training.restarts == 1 else f"{training.restarts} faults"
+    text = f"{faults} without a newer checkpoint, gang.maxRestarts allows {allowed}; the last: {last}"
     return EXHAUSTED, f"{text}. Raise gang.maxRestarts, or `{command}` for one more attempt"

@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from falcon_operator.objects import Object, being_deleted, condition, holds, labels, moment, status, suspended
-from falcon_operator.policy.failure import result_of
+from falcon_operator.policy.failure import outcome_of, result_of
+from falcon_trainer.outcome import Outcome
 
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 
@@ -35,6 +36,11 @@ def result(pods: Sequence[Object]) -> dict[str, Any] | None:
     first = rank_zero(pods)
     found = result_of(first) if first else None
     return found if found and "adapter" in found else None
+
+
+def outcomes(pods: Iterable[Object]) -> list[Outcome]:
+    """What the pods that have ended said."""
+    return [outcome for pod in pods if (outcome := outcome_of(pod))]
 
 
 def tells_nothing(pods: Sequence[Object]) -> bool:

@@ -22,6 +22,7 @@ from falcon_operator.api.status import (
 from falcon_operator.objects import Object, moment, status
 from falcon_operator.policy.failure import Failure, Kind
 from falcon_operator.policy.restart import Verdict
+from falcon_trainer.outcome import Outcome
 from falcon_trainer.progress import Notice, Progress
 from falcon_trainer.wire import decimal_text
 
@@ -61,9 +62,11 @@ def released(record: AttemptStatus) -> AttemptStatus:
 
 
 def clocked(training: TrainingStatus, since: datetime | None, now: datetime) -> TrainingStatus:
-    """Counts the time that attempts take: `since` is when the present one began, None where none runs."""
+    """Counts the time that attempts take: `since` is when the present one began, None where none runs. One that runs is
+    waited for no longer.
+    """
     if since is not None:
-        return training.model_copy(update={"active_since": training.active_since or since})
+        return training.model_copy(update={"active_since": training.active_since or since, "next_attempt_time": None})
     return training.model_copy(update={"active_seconds": active_seconds(training, now), "active_since": None})
 
 
@@ -154,6 +157,20 @@ def advanced(training: TrainingStatus, said: Progress | None) -> TrainingStatus:
         "last_checkpoint_step": said.last_checkpoint_step,
         "evaluation_loss": _loss(said.evaluation_loss),
         "best_step": said.best_step,
+    }
+    return _displayed(training.model_copy(update={name: value for name, value in told.items() if value is not None}))
+
+
+def reached(training: TrainingStatus, outcomes: Iterable[Outcome]) -> TrainingStatus:
+    """How far the attempt came, as its pods said at their end: later than what a running pod said when it was last
+    asked, which may be nothing at all.
+    """
+    ends = list(outcomes)
+    told = {
+        "step": max((end.step for end in ends if end.step is not None), default=None),
+        "last_checkpoint_step": max(
+            (end.last_checkpoint_step for end in ends if end.last_checkpoint_step is not None), default=None
+        ),
     }
     return _displayed(training.model_copy(update={name: value for name, value in told.items() if value is not None}))
 

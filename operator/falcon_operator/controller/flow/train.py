@@ -37,15 +37,16 @@ def train(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now:
     number = newest_attempt(run.status, dict(snapshot.attempts))
     before = run.status.training or TrainingStatus()
     job = snapshot.attempts.get(number)
+    present = _present(snapshot, job)
     attempt = Attempt(
-        snapshot=_present(snapshot, job),
+        snapshot=present,
         run=run,
         settings=settings,
         now=now,
         number=number,
         job=job,
         record=_record(snapshot, run, number, before) if number else None,
-        training=ledger.advanced(before, snapshot.progress),
+        training=ledger.reached(ledger.advanced(before, snapshot.progress), gang.outcomes(present.pods)),
         support=wanting,
     )
     if number == 0:

@@ -99,7 +99,8 @@ def test_no_attempt_follows_while_pods_of_the_last_one_may_save(case: str) -> No
     plan = look(seen)
     assert plan.status
     assert records(plan.status) == [(1, state, reason, False)]
-    assert told(plan, "Trained") == ("Unknown", "Restarting")
+    again = plan.status.attempts[0].retryable
+    assert told(plan, "Trained") == ("Unknown", "Restarting" if again else "Stopping")
     assert deletes(plan) == stopped
     assert writes(plan) == []
     assert plan.status.training
@@ -170,6 +171,18 @@ def test_a_newer_checkpoint_starts_the_counters_anew() -> None:
     assert plan.status.attempts[0].last_step == 45
 
 
+def test_a_short_attempt_tells_at_its_end_how_far_it_came() -> None:
+    """Its pods were never asked while they ran."""
+    full = outcome("DiskFull", retryable=False).model_copy(update={"step": 7, "last_checkpoint_step": 6})
+    lost = outcome("RankLost").model_copy(update={"step": 8, "last_checkpoint_step": 6})
+    plan = look(at_train(1, pods=[ended("a", 73, full, index=0), ended("b", 75, lost, index=1)], job=FAILING))
+    assert plan.status
+    assert plan.status.training
+    assert (plan.status.training.step, plan.status.training.last_checkpoint_step) == (8, 6)
+    assert plan.status.attempts[0].last_step == 8
+    assert plan.status.training.restarts == 1, "a checkpoint was left: the counters begin anew with this fault"
+
+
 # --- between two attempts
 
 
@@ -201,6 +214,13 @@ def test_a_new_attempt_says_from_which_checkpoint_it_goes_on() -> None:
     plan = look(at_train(1, 2, pods=BOTH, attempts=[record(1, "Faulted", "InternalError")], training=before))
     assert plan.status
     assert plan.status.attempts[1].resumed_from_step == 40
+
+
+def test_an_attempt_that_runs_is_waited_for_no_longer() -> None:
+    plan = look(at_train(1, 2, pods=BOTH, attempts=[record(1, "Faulted", "InternalError")], training=paused(0)))
+    assert plan.status
+    assert plan.status.training
+    assert plan.status.training.next_attempt_time is None
 
 
 def test_only_a_few_old_jobs_are_kept() -> None:

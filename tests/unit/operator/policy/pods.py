@@ -74,9 +74,9 @@ def waiting(name: str = "p", reason: str = "", message: str = "", **more: Any) -
     return pod(name, "Pending", containerStatuses=[{"name": "stage", "image": "img:1", "state": state} | more])
 
 
-def unschedulable(message: str, name: str = "p") -> Object:
+def unschedulable(message: str, name: str = "p", *, reason: str = "Unschedulable") -> Object:
     """A pod that the scheduler cannot place."""
-    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
     found = pod(name, "Pending", conditions=[condition])
     return found | {"spec": {}}
 

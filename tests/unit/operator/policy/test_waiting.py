@@ -48,6 +48,12 @@ CASES: dict[str, Case] = {
         "Unschedulable",
         "Insufficient nvidia.com/gpu",
     ),
+    "an error of the scheduler's own, which is no want of nodes": (
+        [unschedulable('running PreBind plugin "VolumeBinding": Operation cannot be', reason="SchedulerError")],
+        [],
+        "SchedulerError",
+        "tries again",
+    ),
     "one pod of the gang is enough": (
         [pod("a"), unschedulable("2 Insufficient cpu", "b")],
         [],
