@@ -137,7 +137,7 @@ def ours(
     order = RowOrder(len(packed), seed)
     steps = epochs * len(packed)
     trainer = FalconTrainer(
-        writer=None,
+        saving=cast(Any, None),
         reporter=cast(Any, None),
         measuring=None,
         initial_adapter=None,

@@ -120,7 +120,6 @@ NOT_YET: dict[str, Case] = {
         "",
     ),
     "nvme": ({"training": {"deepspeed": {"offloadOptimizer": "nvme"}}}, "offloadOptimizer", "supports only none, cpu"),
-    "minutes": ({"training": {"checkpoint": {"everyMinutes": 5}}}, "spec.training.checkpoint.everyMinutes", ""),
     "vLLM": ({"serve": {"engine": "vllm"}}, "spec.serve.engine", "supports only auto, transformers"),
     "server arguments": ({"serve": {"args": ["--x"]}}, "spec.serve.args", "serve.args"),
     "an alias": ({"serve": {"alias": "bot"}}, "spec.serve.alias", "serve.alias"),

@@ -204,7 +204,10 @@ class Checkpoint(Wire):
 
     every_steps: int = Field(default=100, ge=1, le=1_000_000)
     every_minutes: int | None = Field(
-        default=None, ge=1, le=10_080, json_schema_extra=not_yet("training.checkpoint.everyMinutes")
+        default=None,
+        ge=1,
+        le=10_080,
+        description="Saves also when this long has passed since the last save began, at the end of the step.",
     )
     keep: int = Field(default=3, ge=1, le=100, description="Newest checkpoints that stay on the volume.")
 

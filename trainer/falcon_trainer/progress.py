@@ -5,13 +5,15 @@ from pydantic import Field
 from falcon_trainer.wire import Wire
 
 MAX_NOTICES = 8
+NOTICE_LIMIT = 512
+"""Characters of one."""
 
 
 class Notice(Wire):
     """Something that a person should hear of although the stage goes on; the operator makes an Event of it."""
 
     reason: str = Field(max_length=64, pattern=r"^[A-Z][A-Za-z]*$")
-    message: str = Field(max_length=512)
+    message: str = Field(max_length=NOTICE_LIMIT)
 
 
 class Progress(Wire):

@@ -1,4 +1,4 @@
-"""Checkpoints on the volume: written under the incarnation's own name, found again among those of all.
+"""Checkpoints on the volume: found among those of all incarnations, verified, read. `writer` writes them.
 
 ```
 attempts/K-PODUID/checkpoint-STEP/   trained.safetensors   weights and Adam moments, full tensors in fp32
@@ -14,14 +14,16 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import JsonValue
 
-from falcon_trainer.artifacts import draft_beside, problem, publish, read_manifest
+from falcon_trainer.artifacts import Manifest, problem, read_manifest
 from falcon_trainer.layout import RunLayout
+from falcon_trainer.train.damage import Tell
 from falcon_trainer.train.standing import Standing
 
 log = logging.getLogger(__name__)
@@ -32,8 +34,9 @@ STATE = "state.json"
 TRAINER_STATE = "trainer_state.json"
 EVALUATION_LOSS, COMPLETE = "evaluationLoss", "complete"
 """Facts of a checkpoint's manifest, see Checkpoint."""
-DAMAGED = ".damaged-"
-"""Before the name of a checkpoint that was put aside."""
+DAMAGED, REMOVED = ".damaged-", ".removed-"
+"""Before the name of a checkpoint that was put aside, and of one that is being deleted: no reader takes these for
+checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,25 @@ class Checkpoint:
 
 def found(layout: RunLayout) -> list[Checkpoint]:
     """Whole checkpoints of all incarnations, the newest step first; of equal steps, the later attempt."""
-    paths = layout.attempts.glob("*/checkpoint-*")
-    known = [(path, manifest) for path in paths if (manifest := read_manifest(path)) and manifest.kind == KIND]
-    checkpoints = [Checkpoint(path, int(str(manifest.facts["step"])), manifest.facts) for path, manifest in known]
+    known = [(path, read_manifest(path)) for path in _folders(layout)]
+    checkpoints = [
+        Checkpoint(path, _step_of(path), manifest.facts) for path, manifest in known if _describes(manifest, path)
+    ]
     return sorted(checkpoints, key=lambda c: (c.step, attempt_of(c.path), *c.path.parts[-2:]), reverse=True)
+
+
+def _folders(layout: RunLayout) -> Iterator[Path]:
+    return layout.attempts.glob("*/checkpoint-*")
+
+
+def _step_of(path: Path) -> int:
+    match = re.match(r"checkpoint-(\d+)", path.name)
+    return int(match.group(1)) if match else -1
+
+
+def _describes(manifest: Manifest | None, path: Path) -> TypeGuard[Manifest]:
+    """Whether a manifest that was read from a checkpoint's folder is the one that was written there."""
+    return manifest is not None and manifest.kind == KIND and manifest.facts.get("step") == _step_of(path)
 
 
 def attempt_of(path: Path) -> int:
@@ -70,11 +88,14 @@ def attempt_of(path: Path) -> int:
     return int(match.group()) if match else -1
 
 
-def newest_valid(layout: RunLayout, identity: str) -> Checkpoint | None:
-    """The newest checkpoint of this run whose contents are what was written. Says which were passed over and why, and
+def newest_valid(layout: RunLayout, identity: str, tell: Tell = log.warning) -> Checkpoint | None:
+    """The newest checkpoint of this run whose contents are what was written. Tells which were passed over and why, and
     puts them aside: a damaged one that still counted as the newest would push good ones out when old ones are removed.
     """
-    return next(filter(_valid, _of(found(layout), identity)), None)
+    for path in list(_folders(layout)):
+        if not _describes(read_manifest(path), path):
+            _put_aside(path, "it has no manifest that can be read", tell)
+    return next((each for each in _of(found(layout), identity) if _valid(each, tell)), None)
 
 
 def best(layout: RunLayout, identity: str) -> Checkpoint | None:
@@ -82,9 +103,9 @@ def best(layout: RunLayout, identity: str) -> Checkpoint | None:
     return next(iter(_by_loss(found(layout), identity)), None)
 
 
-def best_valid(layout: RunLayout, identity: str) -> Checkpoint | None:
+def best_valid(layout: RunLayout, identity: str, tell: Tell = log.warning) -> Checkpoint | None:
     """As `best`, with contents that are what was written; damaged ones are put aside as by `newest_valid`."""
-    return next(filter(_valid, _by_loss(found(layout), identity)), None)
+    return next((each for each in _by_loss(found(layout), identity) if _valid(each, tell)), None)
 
 
 def _of(checkpoints: list[Checkpoint], identity: str) -> Iterator[Checkpoint]:
@@ -101,73 +122,49 @@ def _by_loss(checkpoints: list[Checkpoint], identity: str) -> list[Checkpoint]:
     return [each for *_, each in sorted(measured, key=lambda found: found[:2])]
 
 
-def _valid(checkpoint: Checkpoint) -> bool:
+def _valid(checkpoint: Checkpoint, tell: Tell) -> bool:
     manifest = read_manifest(checkpoint.path)
     wrong = problem(checkpoint.path, manifest, contents=True) if manifest else "its manifest is gone"
-    if wrong is None:
-        return True
-    log.warning("Passing over the damaged %s: %s. Going back to another one.", checkpoint.path, wrong)
-    checkpoint.path.rename(checkpoint.path.with_name(f"{DAMAGED}{checkpoint.path.name}"))
-    return False
+    if wrong:
+        _put_aside(checkpoint.path, wrong, tell)
+    return wrong is None
 
 
-def remove_stale_drafts(layout: RunLayout, attempt: int) -> None:
-    """Removes what earlier attempts left half-written when they were killed; the operator starts an attempt only when
-    the ones before it are over.
+def _put_aside(path: Path, wrong: str, tell: Tell) -> None:
+    aside = path.with_name(f"{DAMAGED}{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)  # of the same step, put aside before
+    with suppress(FileNotFoundError):  # a late writer of an earlier attempt was just deleting it
+        path.rename(aside)
+        tell(f"{_name(path)} is damaged and was put aside: {wrong}")
+
+
+def _name(path: Path) -> str:
+    return f"Checkpoint {path.parent.name}/{path.name}"
+
+
+def remove_stale_drafts(layout: RunLayout, attempt: int, tell: Tell = log.warning) -> None:
+    """Removes what earlier attempts left half-written or half-deleted when they were killed; the operator starts an
+    attempt only when the ones before it are over.
     """
     for draft in layout.attempts.glob("*/.*.draft"):
         if attempt_of(draft) < attempt:
+            tell(f"{_name(draft)} was only half written when its attempt ended; it was removed, and is not used.")
             shutil.rmtree(draft, ignore_errors=True)
+    for removed in layout.attempts.glob(f"*/{REMOVED}*"):
+        if attempt_of(removed) < attempt:
+            shutil.rmtree(removed, ignore_errors=True)
 
 
-class CheckpointWriter:
-    """Rank 0's writer of one incarnation's checkpoints."""
-
-    def __init__(self, layout: RunLayout, incarnation: Path, identity: str, keep: int) -> None:
-        self._layout, self._incarnation, self._identity, self._keep = layout, incarnation, identity, keep
-
-    def save(
-        self,
-        step: int,
-        tensors: dict[str, Any],
-        state: dict[str, Any],
-        trainer_state: Any,
-        random_states: list[Any],
-        *,
-        evaluation_loss: float | None = None,
-        complete: bool = False,
-    ) -> Path:
-        """Writes one checkpoint and removes the oldest beyond `keep`, but never the best one."""
-        import torch
-        from safetensors.torch import save_file
-
-        final = self._incarnation / f"checkpoint-{step}"
-        if read_manifest(final):
-            # Started again by hand in the same incarnation, to make up for an evaluation that a stop had cut short.
-            final = final.with_name(f"{final.name}-evaluated")
-        draft = draft_beside(final)
-        save_file(tensors, str(draft / TRAINED))
-        (draft / STATE).write_text(json.dumps(state))
-        trainer_state.save_to_json(str(draft / TRAINER_STATE))
-        for rank, states in enumerate(random_states):
-            name = f"rng_state_{rank}.pth" if len(random_states) > 1 else "rng_state.pth"
-            torch.save(states, draft / name)
-        facts: dict[str, JsonValue] = {"step": step, "identity": self._identity, "worldSize": len(random_states)}
-        facts |= {COMPLETE: complete} | ({} if evaluation_loss is None else {EVALUATION_LOSS: evaluation_loss})
-        path, _ = publish(draft, final, kind=KIND, facts=facts)
-        self._remove_old()
-        return path
-
-    def _remove_old(self) -> None:
-        known = [each for each in found(self._layout) if each.facts.get("identity") == self._identity]
-        kept = best(self._layout, self._identity)
-        for old in known[self._keep :]:
-            if kept is None or old.path != kept.path:
-                shutil.rmtree(old.path, ignore_errors=True)
+def remove(path: Path) -> None:
+    """Deletes a checkpoint at once as far as readers can see: one that was half deleted would look damaged."""
+    removed = path.with_name(f"{REMOVED}{path.name}")
+    with suppress(OSError):  # another incarnation was first, or the volume is read-only: neither is worth the training
+        path.rename(removed)
+    shutil.rmtree(removed, ignore_errors=True)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """What `save` was given as `state`."""
+    """The state of a snapshot that was saved."""
     state: dict[str, Any] = json.loads((checkpoint / STATE).read_text())
     return state
 

@@ -76,7 +76,7 @@ class Measuring:
         model.eval()
         try:
             for rows in mine:
-                if self._stop.agree():
+                if self._stop.agree().stop:
                     return None
                 reporter.alive()
                 batch = self._batch(rows)

@@ -15,7 +15,15 @@ from falcon_trainer.layout import RunLayout
 from falcon_trainer.model.source import model_folder, published_name
 from falcon_trainer.outcome import ExitCode, StageError
 from falcon_trainer.train import adapter
-from falcon_trainer.train.checkpoint import Checkpoint, best_valid, last_loss, newest_valid, read_weights, standing_at
+from falcon_trainer.train.checkpoint import (
+    Checkpoint,
+    best_valid,
+    last_loss,
+    newest_valid,
+    read_weights,
+    standing_at,
+)
+from falcon_trainer.train.damage import Tell
 from falcon_trainer.train.partitions import MASTER
 from falcon_trainer.wire import decimal_text
 
@@ -28,11 +36,11 @@ class Ending:
     chosen: Checkpoint
 
 
-def ending_at(step: int, config: RunConfig, layout: RunLayout, identity: str) -> Ending:
+def ending_at(step: int, config: RunConfig, layout: RunLayout, identity: str, tell: Tell) -> Ending:
     """The ending of a training whose last step this was. Raises StageError(TRY_AGAIN) where the checkpoint of that step
     cannot be read back: the next attempt goes on from the one before.
     """
-    last = newest_valid(layout, identity)
+    last = newest_valid(layout, identity, tell)
     if last is None or last.step != step:
         raise StageError(
             ExitCode.TRY_AGAIN,
@@ -40,15 +48,15 @@ def ending_at(step: int, config: RunConfig, layout: RunLayout, identity: str) ->
             f"The checkpoint of the last step, {step}, cannot be read back from {layout.attempts}. The next attempt "
             "trains again from the checkpoint before it.",
         )
-    return ending_of(last, config, layout, identity)
+    return ending_of(last, config, layout, identity, tell)
 
 
-def ending_of(last: Checkpoint, config: RunConfig, layout: RunLayout, identity: str) -> Ending:
+def ending_of(last: Checkpoint, config: RunConfig, layout: RunLayout, identity: str, tell: Tell) -> Ending:
     """The ending of a training whose last checkpoint this is. A best one that is damaged gives way to the next best."""
     settings = config.training.evaluation or Evaluation()
     if config.dataset.validation is None or settings.adapter == "last":
         return Ending(last, last)
-    return Ending(last, best_valid(layout, identity) or last)
+    return Ending(last, best_valid(layout, identity, tell) or last)
 
 
 def publish_adapter(ending: Ending, config: RunConfig, layout: RunLayout, identity: str) -> dict[str, JsonValue]:

@@ -1,5 +1,7 @@
 """The Trainer, with our own checkpoint and evaluation in place of the stock ones, and the callback that reports."""
 
+import dataclasses
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,17 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from falcon_trainer.model.lora import read_adapter
 from falcon_trainer.train.answering import Questions
-from falcon_trainer.train.checkpoint import Checkpoint, CheckpointWriter, read_trained, read_weights
+from falcon_trainer.train.checkpoint import Checkpoint, read_trained, read_weights
 from falcon_trainer.train.divergence import LossCheck
 from falcon_trainer.train.evaluation import Batch, Measuring
 from falcon_trainer.train.finite import Figures, check_validation
 from falcon_trainer.train.partitions import MASTER, gather, load_weights, restore
 from falcon_trainer.train.report import Reporter
+from falcon_trainer.train.saving import Saving
 from falcon_trainer.train.standing import Standing
 from falcon_trainer.train.stop import StopRequest
 from falcon_trainer.train.workers import leave_group
+from falcon_trainer.train.writer import Snapshot
 from falcon_trainer.train.zero import control_group
 
 
@@ -30,7 +34,7 @@ class FalconTrainer(Trainer):  # type: ignore[misc,unused-ignore]
     def __init__(
         self,
         *,
-        writer: CheckpointWriter | None,
+        saving: Saving,
         reporter: Reporter,
         measuring: Measuring | None,
         initial_adapter: Path | None,
@@ -39,7 +43,7 @@ class FalconTrainer(Trainer):  # type: ignore[misc,unused-ignore]
         """`initial_adapter` is a file of PEFT's, for a run that begins; a resumed one has its checkpoint."""
         super().__init__(**arguments)
         self.remove_callback(PrinterCallback)  # the reporter prints
-        self._writer, self._reporter = writer, reporter
+        self._saving, self._reporter = saving, reporter
         self._measuring, self._initial_adapter = measuring, initial_adapter
 
     def get_train_dataloader(self) -> Any:
@@ -74,6 +78,7 @@ class FalconTrainer(Trainer):  # type: ignore[misc,unused-ignore]
         self._load_rng_state(checkpoint)  # as they are to be in a checkpoint that is written now
         if self.evaluate() and (self.control.should_save or self._measuring.over(self.state.global_step)):
             self._save_checkpoint(self.model_wrapped, None)
+            self._saving.flush()  # before training forks its workers, or its end reads the checkpoint
         self.control.should_save = False
 
     def load(self, checkpoint: Checkpoint) -> None:
@@ -95,25 +100,34 @@ class FalconTrainer(Trainer):  # type: ignore[misc,unused-ignore]
             return float(self.model_wrapped(**self._prepare_inputs(batch), num_items_in_batch=1)["loss"])
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        step = self.state.global_step
-        self._reporter.saving()
+        self._saving.save(self._snapshot)
+
+    def _snapshot(self) -> Snapshot | None:
+        """The state of the training, on rank 0. All ranks call."""
+        step, measuring = self.state.global_step, self._measuring
         tensors, adam_step = gather(self.deepspeed)
         random_states = _gathered(_random_state())
-        if self._writer:
-            state = {
-                "adamStep": adam_step,
-                "learningRates": [group["lr"] for group in self.deepspeed.optimizer.optimizer.param_groups],
-                "scheduler": self.lr_scheduler.state_dict(),
-            }
-            complete, loss = step == self.state.max_steps, None
-            if self._measuring:
-                standing = self._measuring.standing
-                state["evaluation"] = standing.to_wire()
-                loss = standing.loss if standing.step == step else None
-                complete = self._measuring.over(step)
-            self._writer.save(step, tensors, state, self.state, random_states, evaluation_loss=loss, complete=complete)
-        torch.distributed.barrier(group=control_group())
-        self._reporter.saved(step)
+        if not random_states:
+            return None
+        state = {
+            "adamStep": adam_step,
+            "learningRates": [group["lr"] for group in self.deepspeed.optimizer.optimizer.param_groups],
+            "scheduler": self.lr_scheduler.state_dict(),
+        }
+        complete, loss = step == self.state.max_steps, None
+        if measuring:
+            state["evaluation"] = measuring.standing.to_wire()
+            loss = measuring.standing.loss if measuring.standing.step == step else None
+            complete = measuring.over(step)
+        return Snapshot(
+            step,
+            tensors,
+            json.dumps(state),
+            _text_of(self.state),
+            random_states,
+            evaluation_loss=loss,
+            complete=complete,
+        )
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
         # None: the checkpoint is ours, DeepSpeed would look for its own in it.
@@ -135,12 +149,13 @@ class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
         reporter: Reporter,
         seed: int,
         stop: StopRequest,
+        saving: Saving,
         measuring: Measuring | None,
         questions: Questions,
         losses: LossCheck,
     ) -> None:
         self._reporter, self._seed, self._stop, self._measuring = reporter, seed, stop, measuring
-        self._questions, self._losses = questions, losses
+        self._saving, self._questions, self._losses = saving, questions, losses
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._questions.ask("before", kwargs["model"], state.global_step)
@@ -149,9 +164,13 @@ class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
         state.save_steps = args.save_steps  # a resumed state brings the interval that it was saved with
         known = self._measuring.standing if self._measuring else Standing()
         self._reporter.started(state.global_step, known.loss, known.best_step)
+        self._saving.started()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._stop.agree():
+        agreed = self._stop.agree(self._saving.wish())
+        self._saving.heed(agreed)
+        control.should_save |= agreed.save
+        if agreed.stop:
             control.should_save = control.should_training_stop = True
         elif self._measuring and self._measuring.pending(state.global_step):
             control.should_evaluate = True
@@ -163,6 +182,13 @@ class Watch(TrainerCallback):  # type: ignore[misc,unused-ignore]
         rate = logs["learning_rate"]
         self._losses.take(Figures(step=step, loss=loss, gradient_norm=norm, learning_rate=rate))
         self._reporter.stepped(step, loss, rate, norm)
+
+
+def _text_of(state: Any) -> str:
+    """The Trainer's state as its own loader reads it. On one line: with indentation, Python writes JSON ten times more
+    slowly, and the history grows with every step.
+    """
+    return json.dumps({field.name: getattr(state, field.name) for field in dataclasses.fields(state)})
 
 
 def _random_state() -> dict[str, Any]:

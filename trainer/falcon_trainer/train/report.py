@@ -143,11 +143,15 @@ class Reporter:
         self._go_on(evaluation_loss=loss, best_step=best_step)
 
     def saving(self) -> None:
-        """A checkpoint begins."""
+        """Training waits for a checkpoint."""
         self._pause("save")
 
+    def going_on(self) -> None:
+        """It need not wait any longer."""
+        self._go_on()
+
     def saved(self, step: int) -> None:
-        """The checkpoint of `step` is on the volume."""
+        """The checkpoint of `step` is on the volume; told between two steps, or while training waits."""
         self._go_on(last_checkpoint_step=step)
         if self._journal:
             self._journal.saved()

@@ -21,7 +21,8 @@ from falcon_trainer.outcome import ExitCode, StageError
 from falcon_trainer.report.journal import conclude, state_of
 from falcon_trainer.train import adapter
 from falcon_trainer.train.batching import accumulation_steps, total_steps
-from falcon_trainer.train.checkpoint import CheckpointWriter, newest_valid, remove_stale_drafts, standing_at
+from falcon_trainer.train.checkpoint import newest_valid, remove_stale_drafts, standing_at
+from falcon_trainer.train.damage import Tell, teller
 from falcon_trainer.train.finish import ending_at, ending_of, publish_adapter, result
 from falcon_trainer.train.skipped import SkippedBatch, add_skipped, notices, read_skipped
 from falcon_trainer.train.standing import Standing
@@ -58,7 +59,8 @@ def train(config: RunConfig, beats: Beats, layout: RunLayout) -> dict[str, JsonV
     check_gpus(config.gang, torch.cuda.device_count() if gpu else 0)
     initialise(gpu=gpu)
     accumulation_steps(config.training, torch.distributed.get_world_size())
-    start = decided(lambda: _start(config, layout))
+    start = decided(lambda: _start(config, layout, teller(beats)))
+    beats.update("start")  # with what there was to tell of checkpoints
     if start.finished:
         if torch.distributed.get_rank() == 0:
             conclude(layout, state_of(start.finished))
@@ -80,22 +82,22 @@ def check_gpus(gang: Gang, visible: int) -> None:
         )
 
 
-def _start(config: RunConfig, layout: RunLayout) -> Start:
+def _start(config: RunConfig, layout: RunLayout, tell: Tell) -> Start:
     identity = claim(config, layout)
     _check_prepared(layout, identity)
     attempt = int(os.environ.get("FALCON_ATTEMPT", "0"))
-    remove_stale_drafts(layout, attempt)
+    remove_stale_drafts(layout, attempt, tell)
     remove_drafts(layout.adapter("adapter"))
     incarnation = layout.incarnation(attempt, os.environ.get("POD_UID", "local"))
     if found := adapter.finished(layout, identity):
         return Start(identity, incarnation, finished=result(layout, *found))
-    checkpoint, skipped = newest_valid(layout, identity), read_skipped(layout, identity)
+    checkpoint, skipped = newest_valid(layout, identity, tell), read_skipped(layout, identity)
     if checkpoint is None:
         stored = warm_start.stored(config, layout, identity)
         return Start(identity, incarnation, initial_adapter=stored, skipped=skipped)
     if checkpoint.complete:
         print(f"Training was over with {checkpoint.path}: its adapter is published.", flush=True)
-        ending = ending_of(checkpoint, config, layout, identity)
+        ending = ending_of(checkpoint, config, layout, identity, tell)
         return Start(identity, incarnation, finished=publish_adapter(ending, config, layout, identity))
     print(f"Going on from {checkpoint.path} at step {checkpoint.step}.", flush=True)
     standing = standing_at(checkpoint, layout, identity)
@@ -134,9 +136,11 @@ class _Run:
         stop.install()
         self._tell_skipped(reporter)
         measuring, questions = self._measuring(stop), self._questions()
-        trainer = self._trainer(reporter, stop, measuring, questions)
+        saving = self._saving(reporter)
+        trainer = self._trainer(reporter, stop, measuring, questions, saving)
         checkpoint = str(self._start.checkpoint) if self._start.checkpoint else None
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with saving.finished():
+            trainer.train(resume_from_checkpoint=checkpoint)
         if checkpoint and not stop.agreed:
             trainer.make_up(checkpoint)  # where nothing was left to train
         step = trainer.state.global_step
@@ -144,7 +148,7 @@ class _Run:
         if stop.agreed and not over:
             raise StageError(ExitCode.STOPPED, "Stopped", f"Stopped on request; step {step} is saved.", step=step)
         told = (self._config, self._layout, self._start.identity)
-        ending = decided(lambda: ending_at(step, *told))
+        ending = decided(lambda: ending_at(step, *told, teller(self._beats)))
         trainer.load(ending.chosen)
         questions.ask("after", trainer.model, ending.chosen.step)
         self._beats.update("save")
@@ -157,6 +161,16 @@ class _Run:
             trained, file = self._order.batch(self._start.step), self._layout.relative(self._layout.skipped)
             for notice in notices(self._start.skipped, trained, file):
                 reporter.notice(notice)
+
+    def _saving(self, reporter: Any) -> Any:
+        from falcon_trainer.train.background import BackgroundWriter
+        from falcon_trainer.train.saving import Saving
+        from falcon_trainer.train.writer import CheckpointWriter
+
+        settings, start = self._config.training.checkpoint, self._start
+        writer = CheckpointWriter(self._layout, start.incarnation, start.identity, settings.keep)
+        background = None if self._rank else BackgroundWriter(writer, durable_step=start.step)
+        return Saving(reporter, background, durable_step=start.step, every_minutes=settings.every_minutes)
 
     def _questions(self) -> Any:
         from falcon_trainer.train.answering import Questions
@@ -198,7 +212,7 @@ class _Run:
         speed = Speed(self._packed, self._order, self._config.training.global_batch_size, self._steps)
         return Reporter(self._beats, self._steps, speed, journal)
 
-    def _trainer(self, reporter: Any, stop: StopRequest, measuring: Any, questions: Any) -> Any:
+    def _trainer(self, reporter: Any, stop: StopRequest, measuring: Any, questions: Any, saving: Any) -> Any:
         """Arguments first: they make DeepSpeed's settings known, which loading under ZeRO-3 needs."""
         from transformers.integrations.deepspeed import deepspeed_config as completed_config
 
@@ -211,9 +225,8 @@ class _Run:
         training = self._config.training
         arguments = self._arguments(training)
         model = self._model(completed_config())
-        writer = CheckpointWriter(self._layout, self._start.incarnation, self._start.identity, training.checkpoint.keep)
         return FalconTrainer(
-            writer=None if self._rank else writer,
+            saving=saving,
             reporter=reporter,
             measuring=measuring,
             initial_adapter=self._start.initial_adapter,
@@ -222,7 +235,7 @@ class _Run:
             train_dataset=TrainingRows(self._packed, self._order, self._steps * training.global_batch_size),
             data_collator=collate,
             callbacks=[
-                Watch(reporter, training.seed, stop, measuring, questions, self._losses()),
+                Watch(reporter, training.seed, stop, saving, measuring, questions, self._losses()),
                 SlowRanks(reporter, MatrixProbe(gpu=self._gpu)),
             ],
         )

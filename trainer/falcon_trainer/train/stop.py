@@ -1,8 +1,11 @@
 """The request to stop: SIGTERM on any rank, agreed on by all of them."""
 
 import signal
+from dataclasses import replace
 
-from falcon_trainer.train.zero import control_group
+from falcon_trainer.train.agreement import Wish, agree
+
+NOTHING_ELSE = Wish()
 
 
 class StopRequest:
@@ -17,14 +20,11 @@ class StopRequest:
         """From here on SIGTERM means: save at the next place where all ranks can, then end."""
         signal.signal(signal.SIGTERM, self._ask)
 
-    def agree(self) -> bool:
-        """Whether any rank was asked. All ranks call."""
-        import torch
-
-        asked = torch.tensor(int(self._asked))
-        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX, group=control_group())
-        self.agreed = bool(asked.item())
-        return self.agreed
+    def agree(self, others: Wish = NOTHING_ELSE) -> Wish:
+        """What all ranks agree on: whether any was asked to stop, and this rank's other wishes. All ranks call."""
+        agreed = agree(replace(others, stop=self._asked))
+        self.agreed = agreed.stop
+        return agreed
 
     def _ask(self, number: int, frame: object) -> None:
         self._asked = True

@@ -1,5 +1,6 @@
 """Which checkpoint a run goes on from, and which ones stay."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +10,18 @@ import torch
 from falcon_trainer.layout import RunLayout
 from falcon_trainer.train.checkpoint import (
     TRAINED,
-    CheckpointWriter,
     best,
     best_valid,
     found,
     newest_valid,
+    remove,
     remove_stale_drafts,
     standing_at,
 )
 from falcon_trainer.train.standing import Standing
+from falcon_trainer.train.writer import CheckpointWriter, Snapshot
 
 IDENTITY = "ours"
-
-
-class State:
-    """Stands for the Trainer's state."""
-
-    def save_to_json(self, path: str) -> None:
-        Path(path).write_text("{}")
 
 
 @pytest.fixture
@@ -48,7 +43,8 @@ def save(
     writer = CheckpointWriter(layout, layout.incarnation(attempt, pod), identity, keep)
     tensors = {"weight.fp32": torch.full((2, 2), float(step))}
     random_states: list[Any] = [{"cpu": torch.get_rng_state()}]
-    return writer.save(step, tensors, state or {"adamStep": step}, State(), random_states, evaluation_loss=loss)
+    text = json.dumps(state or {"adamStep": step})
+    return writer.save(Snapshot(step, tensors, text, "{}", random_states, evaluation_loss=loss))
 
 
 def name(layout: RunLayout) -> str | None:
@@ -73,25 +69,6 @@ def test_of_equal_steps_the_later_attempts_counts(layout: RunLayout) -> None:
     assert name(layout) == "10-pod/checkpoint-5"
 
 
-def test_a_damaged_one_is_passed_over_for_the_one_before_and_said(
-    layout: RunLayout, caplog: pytest.LogCaptureFixture
-) -> None:
-    save(layout, 0, 5)
-    damaged = save(layout, 0, 10) / TRAINED
-    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\xff")  # same size
-    assert name(layout) == "0-pod/checkpoint-5"
-    assert "Passing over the damaged" in caplog.text
-    assert TRAINED in caplog.text
-
-
-def test_a_folder_without_manifest_and_a_draft_do_not_count(layout: RunLayout) -> None:
-    save(layout, 0, 5)
-    (layout.attempts / "0-pod" / "checkpoint-7").mkdir()
-    whole = save(layout, 0, 9)
-    whole.rename(whole.with_name(".checkpoint-9.pod-1.draft"))
-    assert name(layout) == "0-pod/checkpoint-5"
-
-
 def test_a_checkpoint_of_other_settings_does_not_count(layout: RunLayout) -> None:
     save(layout, 0, 5)
     save(layout, 0, 10, identity="theirs")
@@ -113,11 +90,26 @@ def test_a_damaged_newest_one_does_not_push_the_good_ones_out(layout: RunLayout)
 
 
 def test_what_earlier_attempts_left_half_written_goes_and_what_this_one_writes_stays(layout: RunLayout) -> None:
-    drafts = [layout.incarnation(attempt, "pod") / ".checkpoint-5.host-1.draft" for attempt in (1, 2)]
-    for draft in drafts:
-        draft.mkdir(parents=True)
-    remove_stale_drafts(layout, 2)
-    assert [draft.exists() for draft in drafts] == [False, True]
+    names = (".checkpoint-5.host-1.draft", ".removed-checkpoint-1")
+    left = [layout.incarnation(attempt, "pod") / name for attempt in (1, 2) for name in names]
+    for folder in left:
+        folder.mkdir(parents=True)
+    told: list[str] = []
+    remove_stale_drafts(layout, 2, told.append)
+    assert [folder.exists() for folder in left] == [False, False, True, True]
+    assert len(told) == 1, "an old checkpoint that was being deleted is no news"
+    assert told[0].startswith("Checkpoint 1-pod/.checkpoint-5.host-1.draft was only half written")
+
+
+def test_a_checkpoint_that_is_being_deleted_is_none_for_readers(
+    layout: RunLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(layout, 0, 5)
+    monkeypatch.setattr("falcon_trainer.train.checkpoint.shutil.rmtree", lambda *_, **__: None)  # killed before
+    remove(path)
+    told: list[str] = []
+    assert newest_valid(layout, IDENTITY, told.append) is None
+    assert told == []
 
 
 def steps(layout: RunLayout) -> list[int]:
