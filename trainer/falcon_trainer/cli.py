@@ -114,11 +114,11 @@ def _add_config(command: argparse.ArgumentParser) -> None:
 
 
 def _run_stage(arguments: argparse.Namespace) -> dict[str, Any]:
-    # Before anything that may hang; not in `generate`, which may run beside a stage in its pod.
+    if _looks(arguments):
+        return _show(read_config(arguments.config), arguments)
+    # Before anything that may hang; not in a look or in `generate`, which may run beside a stage in its pod.
     offer_stacks(_rank())
     config = read_config(arguments.config)
-    if _looks(arguments):
-        return _show(config, arguments)
     return STAGES[arguments.stage][0]()(config, Beats(arguments.stage, _rank()), RunLayout(config.run))
 
 
