@@ -96,7 +96,7 @@ ALLOWED = {
     "falcon-finetune.dev/falconfinetunes": ["get", "list", "watch"],
     "falcon-finetune.dev/falconfinetunes/status": ["update"],
     "falcon-finetune.dev/falconfinetunes/finalizers": ["update"],
-    "batch/jobs": ["get", "list", "watch", "create", "delete"],
+    "batch/jobs": ["get", "list", "watch", "create", "patch", "delete"],
     "apps/deployments": ["get", "list", "watch", "create", "patch", "delete"],
     "/services": ["get", "list", "watch", "create", "patch", "delete"],
     "/configmaps": ["get", "create"],
