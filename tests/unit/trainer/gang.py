@@ -1,10 +1,13 @@
 """Training in real ranks: a run prepared in a workshop, trained by a gang, and how it ended."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from falcon_trainer import layout as layouts
 from falcon_trainer.data.prepare import prepare
@@ -77,3 +80,25 @@ def prepared(root: Path, settings: Heads) -> Workshop:
         patch.setattr(layouts, "SOURCES", shop.sources)
         prepare(shop.config(**settings), shop.beats("prepare"), shop.layout)
     return shop
+
+
+def from_step_3(origin: Workshop, root: Path) -> Workshop:
+    """A copy of a run of six steps as it was after step 3."""
+    shutil.copytree(origin.root, root, dirs_exist_ok=True)
+    shop = Workshop(root)
+    shutil.rmtree(shop.layout.root / "adapter")
+    shutil.rmtree(next(shop.layout.attempts.glob("*/checkpoint-6")))
+    return shop
+
+
+def adapter(shop: Workshop) -> dict[str, torch.Tensor]:
+    """The tensors of the run's finished adapter."""
+    tensors: dict[str, torch.Tensor] = load_file(next(shop.layout.root.glob("adapter/*/adapter_model.safetensors")))
+    return tensors
+
+
+def largest_difference(one: Workshop, other: Workshop) -> float:
+    """Of two runs' adapters, over all elements."""
+    ours, theirs = adapter(one), adapter(other)
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)

@@ -4,17 +4,15 @@ Without dropout, whose masks depend on the rank. At the same world size a resume
 and with everything offloaded: `test_gang.py` holds that.
 """
 
-import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from falcon_trainer.artifacts import read_manifest, sha256_of
 from falcon_trainer.layout import MANIFEST
 from falcon_trainer.train.checkpoint import TRAINED
-from tests.unit.trainer.gang import Heads, prepared, train
+from tests.unit.trainer.gang import Heads, from_step_3, largest_difference, prepared, train
 from tests.unit.trainer.ranks import Ranks
 from tests.unit.trainer.workshop import Workshop
 
@@ -47,26 +45,6 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return shop, settings
 
 
-def adapter(shop: Workshop) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = load_file(next(shop.layout.root.glob("adapter/*/adapter_model.safetensors")))
-    return tensors
-
-
-def difference(one: Workshop, other: Workshop) -> float:
-    ours, theirs = adapter(one), adapter(other)
-    assert ours.keys() == theirs.keys()
-    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
-
-
-def from_step_3(origin: Workshop, root: Path) -> Workshop:
-    """A copy of the run as it was after step 3."""
-    shutil.copytree(origin.root, root, dirs_exist_ok=True)
-    shop = Workshop(root)
-    shutil.rmtree(shop.layout.root / "adapter")
-    shutil.rmtree(next(shop.layout.attempts.glob("*/checkpoint-6")))
-    return shop
-
-
 def forget_the_moments(shop: Workshop) -> None:
     """Sets Adam's moments to zero in the checkpoint, whose manifest then says that this was written."""
     checkpoint = next(shop.layout.attempts.glob("*/checkpoint-3"))
@@ -85,7 +63,7 @@ def test_a_run_goes_on_in_another_number_of_ranks(undisturbed: Run, tmp_path: Pa
     shop = from_step_3(origin, tmp_path)
     ended = train(shop, settings, gang, ranks=ranks)
     assert ended["result"]["step"] == 6
-    assert difference(shop, origin) <= TOLERANCE
+    assert largest_difference(shop, origin) <= TOLERANCE
 
 
 def test_lost_adam_moments_would_be_noticed(undisturbed: Run, tmp_path: Path, gang: Ranks) -> None:
@@ -94,4 +72,4 @@ def test_lost_adam_moments_would_be_noticed(undisturbed: Run, tmp_path: Path, ga
     shop = from_step_3(origin, tmp_path)
     forget_the_moments(shop)
     train(shop, settings, gang, ranks=1)
-    assert difference(shop, origin) > 10 * TOLERANCE
+    assert largest_difference(shop, origin) > 10 * TOLERANCE

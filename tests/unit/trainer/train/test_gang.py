@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from falcon_trainer.artifacts import read_manifest
-from tests.unit.trainer.gang import Heads, prepared, train
+from tests.unit.trainer.gang import Heads, adapter, from_step_3, largest_difference, prepared, train
 from tests.unit.trainer.ranks import Ranks
 from tests.unit.trainer.workshop import Workshop
 
@@ -78,26 +77,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workshop, dict[s
     """A run of six steps without a break, and its result."""
     shop = prepared(tmp_path_factory.mktemp("finished"), SETTINGS)
     return shop, train(shop, SETTINGS)["result"]
-
-
-def from_step_3(origin: Workshop, root: Path) -> Workshop:
-    """A copy of the run as it was after step 3."""
-    shutil.copytree(origin.root, root, dirs_exist_ok=True)
-    shop = Workshop(root)
-    shutil.rmtree(shop.layout.root / "adapter")
-    shutil.rmtree(next(shop.layout.attempts.glob("*/checkpoint-6")))
-    return shop
-
-
-def adapter(shop: Workshop) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = load_file(next(shop.layout.root.glob("adapter/*/adapter_model.safetensors")))
-    return tensors
-
-
-def largest_difference(one: Workshop, other: Workshop) -> float:
-    ours, theirs = adapter(one), adapter(other)
-    assert ours.keys() == theirs.keys()
-    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
 
 
 def test_every_rank_loads_its_slices_and_they_are_what_from_pretrained_loads(tmp_path: Path, gang: Ranks) -> None:

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from falcon_trainer.identity import digest_of, identity_of
 from falcon_trainer.train.finite import Figures
 from falcon_trainer.train.order import RowOrder
 from falcon_trainer.train.skipped import SkippedBatch, add_skipped, read_skipped
-from tests.unit.trainer.gang import Heads, prepared, train
+from tests.unit.trainer.gang import Heads, adapter, prepared, train
 from tests.unit.trainer.ranks import Ranks
 from tests.unit.trainer.workshop import Workshop
 
@@ -90,11 +89,6 @@ def beat(shop: Workshop, rank: int, runtime: str = "runtime") -> dict[str, Any]:
 
 def identity(shop: Workshop) -> str:
     return digest_of(identity_of(shop.config(**SETTINGS)))
-
-
-def adapter(shop: Workshop) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = load_file(next(shop.layout.root.glob("adapter/*/adapter_model.safetensors")))
-    return tensors
 
 
 def same(one: Workshop, other: Workshop) -> bool:

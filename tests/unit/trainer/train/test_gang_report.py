@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from falcon_trainer.report.facts import read_facts
 from falcon_trainer.report.samples import Sample, read_samples
 from falcon_trainer.train.answering import NEW_TOKENS
-from tests.unit.trainer.gang import Heads, prepared, train
+from tests.unit.trainer.gang import Heads, adapter, prepared, train
 from tests.unit.trainer.ranks import Ranks
 from tests.unit.trainer.report.tensorboard import shown
 from tests.unit.trainer.workshop import Workshop
@@ -47,11 +46,6 @@ def copy(origin: Workshop, root: Path) -> Workshop:
     shutil.rmtree(shop.layout.root / "adapter")
     shutil.rmtree(next(shop.layout.attempts.glob("*/checkpoint-6")))
     return shop
-
-
-def adapter(shop: Workshop) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = load_file(next(shop.layout.root.glob("adapter/*/adapter_model.safetensors")))
-    return tensors
 
 
 def lines(shop: Workshop) -> list[dict[str, Any]]:

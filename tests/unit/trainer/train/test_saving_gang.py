@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from falcon_trainer.train.checkpoint import TRAINED, found, newest_valid, read_trained
-from tests.unit.trainer.gang import Heads, prepared, train
+from tests.unit.trainer.gang import Heads, adapter, prepared, train
 from tests.unit.trainer.ranks import Ranks
 from tests.unit.trainer.workshop import Workshop
 
@@ -48,11 +47,6 @@ def anew(origin: Workshop, root: Path) -> Workshop:
     for folder in (shop.layout.root / "adapter", shop.layout.attempts, shop.layout.report, shop.root / "runtime"):
         shutil.rmtree(folder, ignore_errors=True)
     return shop
-
-
-def adapter(shop: Workshop) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = load_file(next(shop.layout.root.glob("adapter/*/adapter_model.safetensors")))
-    return tensors
 
 
 def assert_same_adapter(one: Workshop, other: Workshop) -> None:
