@@ -342,8 +342,35 @@ class Merge(Wire):
 
     enabled: bool = True
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        default="auto", description="Element type of the merged weights; auto keeps the base's."
+        default="auto",
+        description="Element type of the merged weights; auto keeps the base's. A change merges anew, and the new "
+        "model replaces the served one when it answers.",
     )
+    memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*(Mi|Gi)$", max_length=16)] = Field(
+        default="256Mi",
+        description="Memory for weights that are read, changed and written at one time, whatever the model's size; at "
+        "least 64Mi. The process itself needs about 500Mi beside it.",
+    )
+
+
+class Publication(Wire):
+    """A copy of a result outside the workspace."""
+
+    what: Literal["adapter", "merged"] = "merged"
+    uri: str = Field(
+        min_length=6,
+        max_length=512,
+        pattern=r"^(hf|pvc|s3)://.+",
+        description="hf://OWNER/NAME[@BRANCH] (made if it is not there), s3://BUCKET/PATH, or pvc://CLAIM/PATH of "
+        "another claim.",
+    )
+    secret_name: Name | None = Field(
+        default=None,
+        description="Secret that is mounted as files in the publish pod and nowhere else. Its keys: token (hf://), or "
+        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and where they are needed AWS_SESSION_TOKEN, AWS_REGION and "
+        "AWS_ENDPOINT_URL (s3://). Default: the identity of the pod, see podTemplate.publish.serviceAccountName.",
+    )
+    private: bool = Field(default=True, description="Whether a repository of the Hub that is made is private.")
 
 
 class Serve(Wire):
@@ -351,14 +378,40 @@ class Serve(Wire):
 
     enabled: bool = True
     engine: Literal["auto", "vllm", "transformers"] = Field(
-        default="auto", json_schema_extra=choices("auto", "transformers", what="serve.engine")
+        default="auto", description="auto takes vllm where the server has GPUs, else transformers."
     )
-    replicas: int = Field(default=1, ge=1, le=64)
-    gpus: int = Field(default=0, ge=0, le=16, description="nvidia.com/gpu of each replica; 0 serves on the CPU.")
-    args: list[Annotated[str, Field(max_length=512)]] | None = Field(
-        default=None, max_length=64, json_schema_extra=not_yet("serve.args")
+    replicas: int = Field(
+        default=1, ge=1, le=64, description="Left alone once something else, such as an autoscaler, has set it."
     )
-    alias: Name | None = Field(default=None, json_schema_extra=not_yet("serve.alias"))
+    gpus: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="nvidia.com/gpu of each replica; 0 serves on the CPU. vllm shares the model out among them.",
+    )
+    max_model_length: int | None = Field(
+        default=None,
+        ge=16,
+        le=1_048_576,
+        description="The most tokens that prompt and answer may have together; default the model's own limit.",
+    )
+    quantization: Literal["none", "fp8", "bitsandbytes"] = Field(
+        default="none", description="How vllm stores the weights in the GPU's memory."
+    )
+    args: list[Annotated[str, Field(min_length=1, max_length=512)]] | None = Field(
+        default=None,
+        max_length=64,
+        description="Further arguments of the engine; they win over those that are made from the fields. Changes roll "
+        "out without downtime.",
+    )
+    alias: Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None = Field(
+        default=None,
+        description="Name of a Service, and of a model, that several runs hand on: the newest one that answers has "
+        "it, and gives it back when it goes.",
+    )
+    api_key_secret_ref: SecretKey | None = Field(
+        default=None, description="Bearer token that clients must send. Default: none is asked for."
+    )
 
 
 class Artifact(Wire):
@@ -381,8 +434,14 @@ class RunConfig(Wire):
     gang: Gang = Gang()
     merge: Merge = Merge()
     serve: Serve = Serve()
+    publish: list[Publication] | None = Field(default=None, max_length=8)
     adapter: Artifact | None = Field(default=None, description="The accepted adapter: told to merge.")
-    merged: Artifact | None = Field(default=None, description="The verified merged model: told to serve.")
+    merged: Artifact | None = Field(
+        default=None, description="The verified merged model: told to serve, publish and evaluate."
+    )
+    endpoint: str | None = Field(
+        default=None, max_length=512, description="Base URL of the API that answers: told to evaluate."
+    )
 
     @model_validator(mode="after")
     def _something_to_measure_on(self) -> Self:

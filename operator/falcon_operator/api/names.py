@@ -1,6 +1,6 @@
 """Names of the group, the labels and the annotations: the vocabulary that other tools select and filter by."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 GROUP = "falcon-finetune.dev"
 VERSION = "v1alpha1"
@@ -21,5 +21,5 @@ FIELD_MANAGER = "falcon-operator"
 MAX_NAME = 40
 """Characters of a run's name: with `-train-K-INDEX` behind it, a pod's hostname must stay a DNS label of 63."""
 
-StageName = Literal["prepare", "train", "merge", "serve"]
-STAGES: tuple[StageName, ...] = ("prepare", "train", "merge", "serve")
+StageName = Literal["prepare", "train", "merge", "serve", "evaluate", "publish"]
+STAGES: tuple[StageName, ...] = get_args(StageName)

@@ -21,7 +21,7 @@ from falcon_operator.api.kubernetes_types import (
     Toleration,
     Volume,
 )
-from falcon_trainer.config import Dataset, Gang, Lora, Merge, Model, Name, Serve, Training
+from falcon_trainer.config import Dataset, Gang, Lora, Merge, Model, Name, Publication, Serve, Training
 from falcon_trainer.wire import Wire, cel
 
 RULES = "x-kubernetes-validations"
@@ -110,8 +110,8 @@ class PodTemplate(Wire):
     scheduler_name: Name | None = None
 
 
-class PreparePodTemplate(PodTemplate):
-    """The prepare pod may also carry an identity, for sources that trust one."""
+class IdentityPodTemplate(PodTemplate):
+    """Pods that read from or write to other systems may also carry an identity that those trust."""
 
     service_account_name: Name | None = Field(
         default=None, description="For workload identity; no API token of it is mounted."
@@ -122,10 +122,12 @@ class PodTemplates(Wire):
     """Pod templates by stage."""
 
     all: PodTemplate | None = None
-    prepare: PreparePodTemplate | None = None
+    prepare: IdentityPodTemplate | None = None
     train: PodTemplate | None = None
     merge: PodTemplate | None = None
     serve: PodTemplate | None = None
+    evaluate: PodTemplate | None = None
+    publish: IdentityPodTemplate | None = None
 
 
 TRAINING_RULES = rules(
@@ -180,6 +182,12 @@ class FalconFineTuneSpec(Wire):
     gang: Gang = Field(default=Gang(), description="The pods that train together; changes hold from the next attempt.")
     merge: Merge = Merge()
     serve: Serve = Serve()
+    publish: list[Publication] | None = Field(
+        default=None,
+        max_length=8,
+        description="Copies of the results elsewhere, made beside the server's start; each is checked file by file and "
+        "goes on where it was interrupted.",
+    )
     workspace: Workspace = Field(json_schema_extra=WORKSPACE_RULES)
     pod_template: PodTemplates | None = Field(
         default=None, description="Additions to the pods of each stage; changes hold for pods created from then on."

@@ -38,6 +38,8 @@ class ConditionType(StrEnum):
     TRAINED = "Trained"
     MERGED = "Merged"
     SERVING = "Serving"
+    EVALUATED = "Evaluated"
+    PUBLISHED = "Published"
     SUSPENDED = "Suspended"
     READY = "Ready"
     RECONCILING = "Reconciling"
@@ -122,6 +124,44 @@ class ModelStatus(Reported):
     commit: Word | None = Field(default=None, description="What the revision of an hf:// source resolved to.")
     parameters: Count | None = None
     bytes: Count | None = None
+    layers: Count | None = None
+    attention_heads: Count | None = None
+    key_value_heads: Count | None = None
+
+
+class MergeStatus(Reported):
+    """How the merged model was made, and what its check found."""
+
+    dtype: Word | None = Field(default=None, description="What merge.dtype asked for.")
+    tensors: Count | None = None
+    changed_tensors: Count | None = None
+    logit_difference: Word | None = Field(
+        default=None,
+        description="Largest difference of logits between base + adapter and merged, as a share of the largest logit; "
+        "absent where the model does not fit in the merge pod's memory. A decimal string.",
+    )
+
+
+class PublishedStatus(Reported):
+    """One finished copy of a result."""
+
+    uri: Annotated[str, Field(max_length=512)]
+    what: Word
+    digest: Annotated[str, Field(max_length=71)] = Field(description="Of the artefact that was copied.")
+    revision: Word | None = Field(default=None, description="The commit, of a repository of the Hub.")
+    bytes: Count | None = None
+
+
+class EvaluationStatus(Reported):
+    """The stored prompts, answered by the served model: a look whether training came through to the endpoint."""
+
+    merged: Annotated[str, Field(max_length=71)] | None = Field(
+        default=None, description="Digest of the model that answered."
+    )
+    prompts: Count | None = None
+    answered: Count | None = None
+    changed: Count | None = Field(default=None, description="Answers that differ from the base's.")
+    message: Annotated[str, Field(max_length=1024)] | None = None
 
 
 class FailureStatus(Reported):
@@ -201,6 +241,10 @@ class FalconFineTuneStatus(Reported):
     attempts: list[AttemptStatus] = Field(default=[], max_length=MAX_ATTEMPTS, description="The newest attempts.")
     adapter: Artifact | None = None
     merged: Artifact | None = None
+    merge: MergeStatus | None = None
+    evaluation: EvaluationStatus | None = None
+    published: list[PublishedStatus] = Field(default=[], max_length=8)
+    alias: Word | None = Field(default=None, description="The name of serve.alias, while this run answers to it.")
     endpoint: Annotated[str, Field(max_length=512)] | None = Field(
         default=None, description="Base URL of the OpenAI-compatible API."
     )

@@ -11,7 +11,7 @@ from typing import Literal
 from falcon_operator.api.kubernetes_types import wire_or_empty
 from falcon_operator.api.names import StageName
 from falcon_operator.api.resource import FalconFineTune
-from falcon_operator.api.spec import PreparePodTemplate
+from falcon_operator.api.spec import IdentityPodTemplate
 from falcon_operator.stages import volumes
 from falcon_operator.stages.manifest import Manifest, labels
 from falcon_operator.stages.settings import StageSettings
@@ -84,7 +84,7 @@ def replaces_spreading(run: FalconFineTune, stage: StageName) -> bool:
     return affinity.pod_affinity is not None or affinity.pod_anti_affinity is not None
 
 
-def _mounts(run: FalconFineTune, plan: PodPlan, template: PreparePodTemplate) -> volumes.Mounts:
+def _mounts(run: FalconFineTune, plan: PodPlan, template: IdentityPodTemplate) -> volumes.Mounts:
     found = volumes.Mounts()
     volumes.add_workspace(found, run, read_only=plan.read_only_workspace)
     volumes.add_sources(found, run, plan.source_uris)
@@ -109,7 +109,7 @@ def _pod_security() -> Manifest:
 
 
 def _container(
-    plan: PodPlan, settings: StageSettings, template: PreparePodTemplate, mounts: volumes.Mounts
+    plan: PodPlan, settings: StageSettings, template: IdentityPodTemplate, mounts: volumes.Mounts
 ) -> Manifest:
     ports = {"progress": PROGRESS_PORT} | dict(plan.ports)
     container: Manifest = {
@@ -144,7 +144,7 @@ def launcher_probe() -> Manifest:
     }
 
 
-def _env(plan: PodPlan, template: PreparePodTemplate) -> list[Manifest]:
+def _env(plan: PodPlan, template: IdentityPodTemplate) -> list[Manifest]:
     """The run's variables and ours; folders for caches are the image's, defaults of the stages the launcher's."""
     found: dict[str, Manifest] = {variable.name: variable.to_wire() for variable in template.env or []}
     for name, path in POD_FIELDS.items():
@@ -154,7 +154,7 @@ def _env(plan: PodPlan, template: PreparePodTemplate) -> list[Manifest]:
     return list(found.values())
 
 
-def _resources(plan: PodPlan, template: PreparePodTemplate) -> Manifest:
+def _resources(plan: PodPlan, template: IdentityPodTemplate) -> Manifest:
     found = wire_or_empty(template.resources)
     if plan.gpus:
         # An extended resource is asked for in its limit; the request follows.
@@ -162,7 +162,7 @@ def _resources(plan: PodPlan, template: PreparePodTemplate) -> Manifest:
     return found
 
 
-def _placement(plan: PodPlan, template: PreparePodTemplate) -> Manifest:
+def _placement(plan: PodPlan, template: IdentityPodTemplate) -> Manifest:
     wired = template.to_wire()
     copied = (
         "nodeSelector",

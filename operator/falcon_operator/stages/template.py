@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from falcon_operator.api.names import StageName
-from falcon_operator.api.spec import PodTemplate, PodTemplates, PreparePodTemplate
+from falcon_operator.api.spec import PodTemplate, PodTemplates, IdentityPodTemplate
 
 Wired = dict[str, Any]
 
 
-def merged_template(templates: PodTemplates | None, stage: StageName) -> PreparePodTemplate:
-    """The template that holds for `stage` (a PreparePodTemplate has all the fields of the others)."""
+def merged_template(templates: PodTemplates | None, stage: StageName) -> IdentityPodTemplate:
+    """The template that holds for `stage` (a IdentityPodTemplate has all the fields of the others)."""
     found: Wired = {}
     if templates:
         for layer in (templates.all, getattr(templates, stage)):
             found = _over(found, layer)
-    return PreparePodTemplate.model_validate(found)
+    return IdentityPodTemplate.model_validate(found)
 
 
 def _over(below: Wired, layer: PodTemplate | None) -> Wired:

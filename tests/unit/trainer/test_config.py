@@ -99,5 +99,5 @@ def test_the_scale_of_the_update_follows_the_variant() -> None:
 
 def test_every_value_that_is_named_but_not_obeyed_is_refused_by_the_schema_with_a_sentence() -> None:
     schema = json.dumps(RunConfig.model_json_schema())
-    for what in ("training.deepspeed.overrides", "serve.args", "model.preset"):
+    for what in ("training.deepspeed.overrides", "dataset.sources[].weight", "model.preset"):
         assert f"{what} is not supported by this release" in schema
