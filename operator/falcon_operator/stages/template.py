@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from falcon_operator.api.names import StageName
-from falcon_operator.api.spec import PodTemplate, PodTemplates, IdentityPodTemplate
+from falcon_operator.api.spec import IdentityPodTemplate, PodTemplate, PodTemplates
 
 Wired = dict[str, Any]
 
