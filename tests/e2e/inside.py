@@ -38,6 +38,10 @@ class Background:
     def __exit__(self, *_: object) -> None:
         self._kubectl("delete", "pod", self._name, "--ignore-not-found", "--wait=false")
 
+    def wait_for(self, line: str) -> None:
+        """Waits until it has printed this line."""
+        self._kubectl.wait_for(f"{line!r} of {self._script}", lambda: line in self._log().splitlines(), timeout=240)
+
     def result(self) -> dict[str, Any]:
         """Tells it to stop; the JSON object that it prints then."""
         self._kubectl("exec", self._name, "--", "touch", "/tmp/stop")

@@ -37,7 +37,7 @@ def settled(kubectl: Kubectl, generation: int) -> bool:
     found = deployment(kubectl)
     now = found["metadata"]["generation"]
     counts = found.get("status", {})
-    current = counts.get("observedGeneration") == now and now > generation
+    current: bool = counts.get("observedGeneration") == now and now > generation
     return current and counts.get("replicas") == counts.get("updatedReplicas") == counts.get("availableReplicas") == 1
 
 
@@ -112,6 +112,7 @@ def handed_over(kubectl: Kubectl, unable: Manifest) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def given_back(kubectl: Kubectl, handed_over: dict[str, Any], client: Background) -> dict[str, Any]:
     """What the client saw from first to last: the second run is deleted, the first one has the name again."""
+    client.wait_for(f"answered by {NEW}")
     kubectl("delete", KIND, NEW, "--wait=true")
     kubectl.wait_for("the name to come back", lambda: holder(kubectl) == OLD, timeout=60)
     kubectl.wait_for(

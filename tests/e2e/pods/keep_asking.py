@@ -1,8 +1,8 @@
 """Asks an endpoint all the time, on kept and on new connections, until /tmp/stop is there; then tells what came of it.
 
 Arguments: address (before /v1), model. Prints one JSON object: how many were asked on each kind of connection, what
-failed and how, and after the answers the names of the models that the server listed, in the order of their first
-appearance. No request is repeated: a client that repeats would hide what is looked for.
+failed and how, and the runs whose servers answered, in the order of their first appearance (each is also printed when
+it appears). No request is repeated: a client that repeats would hide what is looked for.
 """
 
 import json
@@ -35,6 +35,7 @@ class Asked:
                 self.failed.append(f"{kind} after {sum(self.counts.values())}: {failure}")
             if server and server not in self.servers:
                 self.servers.append(server)
+                print(f"answered by {server}", flush=True)
 
 
 def ask(client: httpx.Client, address: str, model: str) -> tuple[str | None, str | None]:
@@ -68,7 +69,6 @@ def main(address: str, model: str) -> None:
     threads = [threading.Thread(target=each, args=(asked, address, model)) for each in (kept, new)]
     for thread in threads:
         thread.start()
-    print("asking", flush=True)
     for thread in threads:
         thread.join()
     print(json.dumps({"counts": asked.counts, "failed": asked.failed, "servers": asked.servers}))
