@@ -15,8 +15,8 @@ from falcon_operator.api.status import (
     TrainingStatus,
 )
 from falcon_operator.controller.flow.children import children
-from falcon_operator.controller.flow.report import Plan
 from falcon_operator.controller.flow.course import current_stage, stages_beside
+from falcon_operator.controller.flow.report import Plan
 from falcon_operator.controller.flow.snapshot import Sight, Snapshot, reference
 from falcon_operator.controller.reconcile import reconcile
 from falcon_operator.objects import Object
