@@ -26,7 +26,9 @@ from tests.unit.operator.controller.snapshots import (
 from tests.unit.operator.policy.pods import ended, outcome, pod
 
 AVAILABLE = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
-FAILED = {"status": {"conditions": [{"type": "FailureTarget", "status": "True", "message": "backoff limit"}]}}
+FAILED: dict[str, Any] = {
+    "status": {"conditions": [{"type": "FailureTarget", "status": "True", "message": "backoff limit"}]}
+}
 RESULT = {"evaluation": {"prompts": 4, "answered": 4, "changed": 3, "message": "now it answers 42"}}
 NO_ANSWER = ended("e", 69, outcome("NoAnswer", "the server does not answer"))
 
@@ -39,7 +41,7 @@ def served(*more: Object, deployment: dict[str, Any] | None = None, pods: Any = 
     return snapshot(run, [*server, *more], beside={"evaluate": pods})
 
 
-def evaluation(run: FalconFineTune | None = None, **job: Any) -> list[Object]:
+def evaluation(run: FalconFineTune | None = None, /, **job: Any) -> list[Object]:
     """The evaluation's objects, the Job with `job` laid over it."""
     made = stage_objects(run or run_at(ORDER), "evaluate")
     return [laid_over(obj, job) if obj["kind"] == "Job" else obj for obj in made]

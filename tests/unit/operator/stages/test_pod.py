@@ -262,12 +262,12 @@ def test_other_volumes_leave_the_pods_free(stage: StageName, changes: Mapping[st
 
 @pytest.mark.parametrize("stage", BESIDE_THE_SERVER)
 def test_the_runs_own_affinity_stays_beside_ours_or_in_its_place(stage: StageName) -> None:
-    nodes = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    nodes: dict[str, Any] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
     assert pod(a_run(podTemplate={stage: {"affinity": nodes}}), stage)["spec"]["affinity"].keys() == {
         "nodeAffinity",
         "podAffinity",
     }
-    own = {"podAffinity": {}}
+    own: dict[str, Any] = {"podAffinity": {}}
     assert pod(a_run(podTemplate={stage: {"affinity": own}}), stage)["spec"]["affinity"] == own
 
 
