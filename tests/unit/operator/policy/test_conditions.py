@@ -181,6 +181,13 @@ def test_what_follows_for_the_run(case: str) -> None:
     assert set(needed) < set(states), "each wanted condition is told from the first look on"
 
 
+def test_a_run_that_has_just_merged_anew_is_not_ready_because_the_model_before_is_served() -> None:
+    summary = summarize(done(*WITH_COPIES), WITH_COPIES, [], MERGED)
+    states = {finding.type: finding.status for finding in summary.conditions}
+    assert (states[ConditionType.READY], states[SERVING], summary.stage) == ("False", "True", Stage.MERGING)
+    assert summarize(done(*WITH_COPIES), WITH_COPIES, []).stage == Stage.SERVING
+
+
 def test_a_ready_run_says_where_it_answers_and_not_what_came_last() -> None:
     url = Finding(type=SERVING, status="True", reason="Available", message="served at URL")
     summary = summarize([*done(*SERVE_OFF), url, *done(PUBLISHED, EVALUATED)], WITH_COPIES, [])
