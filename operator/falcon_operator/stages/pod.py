@@ -16,7 +16,7 @@ from falcon_operator.stages import volumes
 from falcon_operator.stages.manifest import Manifest, labels
 from falcon_operator.stages.settings import StageSettings
 from falcon_operator.stages.template import merged_template
-from falcon_trainer.config import SecretKey
+from falcon_trainer.config import Publication, SecretKey
 from falcon_trainer.layout import PROGRESS_PORT
 
 USER = 65532
@@ -47,7 +47,11 @@ class PodPlan:
     token: SecretKey | None = None
     read_only_workspace: bool = False
     shared_memory: bool = False
+    publications: tuple[Publication, ...] = ()
+    """Copies whose targets and credentials are mounted."""
     env: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, SecretKey] = field(default_factory=dict)
+    """Variables whose values the kubelet takes from Secrets."""
     ports: Mapping[str, int] = field(default_factory=dict)
     probes: Manifest | None = None
     """Probes of the container; by default the launcher's own liveness."""
@@ -91,6 +95,7 @@ def _mounts(run: FalconFineTune, plan: PodPlan, template: IdentityPodTemplate) -
     volumes.add_config(found, plan.config_map)
     if plan.token:
         volumes.add_token(found, plan.token)
+    volumes.add_publications(found, plan.publications)
     volumes.add_own(found, template)
     volumes.add_scratch(found, shared_memory=plan.shared_memory)
     return found
@@ -151,7 +156,12 @@ def _env(plan: PodPlan, template: IdentityPodTemplate) -> list[Manifest]:
         found[name] = {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
     told = {"FALCON_GRACE_SECONDS": str(plan.grace_seconds - LAUNCHER_SECONDS)} | dict(plan.env)
     found |= {name: {"name": name, "value": value} for name, value in told.items()}
+    found |= {name: _from_secret(name, secret) for name, secret in plan.secret_env.items()}
     return list(found.values())
+
+
+def _from_secret(name: str, secret: SecretKey) -> Manifest:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
 
 
 def _resources(plan: PodPlan, template: IdentityPodTemplate) -> Manifest:

@@ -29,8 +29,8 @@ URL = "http://r-serve.ml.svc/v1"
 
 
 def serving(deployment: dict[str, Any], **spec: Any) -> tuple[Any, list[Object]]:
-    """A run at its serve stage, and its objects with this status of the Deployment."""
-    run = run_at(ORDER[:4], **spec)
+    """A run at its serve stage, its model evaluated, and its objects with this status of the Deployment."""
+    run = run_at([*ORDER[:4], "Evaluated"], **spec)
     config, service, made = stage_objects(run, "serve")
     return run, [config, service, existing(made, status=deployment)]
 
