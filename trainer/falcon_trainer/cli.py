@@ -46,11 +46,18 @@ def _serve() -> Stage:
     return serve
 
 
+def _evaluate() -> Stage:
+    from falcon_trainer.evaluate.stage import evaluate
+
+    return evaluate
+
+
 STAGES: dict[str, tuple[Callable[[], Stage], str]] = {
     "prepare": (_prepare, "check, format, tokenize and pack the records; fetch the base model"),
     "train": (_train, "one rank of the gang that trains the adapter (started by torchrun)"),
     "merge": (_merge, "verify the adapter and merge it into the base, streaming"),
     "serve": (_serve, "serve the merged model with an OpenAI-compatible API"),
+    "evaluate": (_evaluate, "ask the served model the stored prompts and compare its answers with the base's"),
 }
 """Each stage's loader (torch is imported only by the stages that need it) and its help."""
 
