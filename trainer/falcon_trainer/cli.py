@@ -46,6 +46,12 @@ def _serve() -> Stage:
     return serve
 
 
+def _evaluate() -> Stage:
+    from falcon_trainer.evaluate.stage import evaluate
+
+    return evaluate
+
+
 def _publish() -> Stage:
     from falcon_trainer.publish.stage import publish
 
@@ -57,6 +63,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], str]] = {
     "train": (_train, "one rank of the gang that trains the adapter (started by torchrun)"),
     "merge": (_merge, "verify the adapter and merge it into the base, streaming"),
     "serve": (_serve, "serve the merged model with an OpenAI-compatible API"),
+    "evaluate": (_evaluate, "ask the served model the stored prompts and compare its answers with the base's"),
     "publish": (_publish, "copy the adapter or the merged model to a claim, a bucket or the Hub"),
 }
 """Each stage's loader (torch is imported only by the stages that need it) and its help."""
