@@ -54,7 +54,8 @@ def finished(kubectl: Kubectl) -> Iterator[Finished]:
         for stage in STAGES:
             wait_for_stage(kubectl, stage)
             kill_leader()
-        status = wait_true(kubectl, RUN, "Ready")
+        wait_true(kubectl, RUN, "Ready")
+        status = wait_true(kubectl, RUN, "Evaluated")
         yield Finished(status, seen, versions(kubectl))
 
 
