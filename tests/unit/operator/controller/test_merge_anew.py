@@ -173,6 +173,15 @@ def test_a_server_that_is_lost_meanwhile_is_told_and_brought_back() -> None:
     assert told(look(snapshot(run, [*made, config, service, deployment])), "Serving") == ("Unknown", "RollingOut")
 
 
+def test_a_model_that_is_on_its_way_out_is_not_evaluated_any_more() -> None:
+    run = run_at(
+        [*ORDER[:3], "Serving"], {"merged": MERGED, "merge": MergeStatus(dtype="bfloat16")}, merge={"dtype": "float16"}
+    )
+    plan = look(snapshot(run, [*stage_objects(run, "merge"), *server(run)], pods=[pod("m")]))
+    assert writes(plan) == []
+    assert (told(plan, "Serving")[0], told(plan, "Evaluated")) == ("True", ("Unknown", "Waiting"))
+
+
 def test_a_suspension_holds_the_new_merge_and_scales_the_server_to_nothing() -> None:
     run = a_run_of("float16", again=True, suspend=True)
     serving = a_run_of("float16", again=True)

@@ -154,6 +154,13 @@ def test_another_list_makes_the_job_anew(job: dict[str, Any]) -> None:
     assert told(plan, "Published") == ("Unknown", "Starting")
 
 
+def test_the_stage_that_is_the_most_pressing_says_when_the_run_is_looked_at_again() -> None:
+    run = publishing(MODEL | {"secretName": "another"}, done=ORDER[:4])
+    plan = look(served(run, *copies(publishing(MODEL)), pods=[pod("p")], deployment={}))
+    assert told(plan, "Serving") == ("Unknown", "RollingOut")
+    assert plan.again == 5.0, "the pods of the old Job are asked to stop"
+
+
 def test_another_model_is_published_anew() -> None:
     new = MERGED.model_copy(update={"digest": f"sha256:{'0d' * 32}"})
     run = run_at([*DONE, "Published"], {"merged": new, "published": [COPY]}, publish=[MODEL])
