@@ -28,12 +28,15 @@ def run_config(
         training=spec.training,
         gang=spec.gang if stage in ("prepare", "train") else Gang(),
         merge=spec.merge if stage == "merge" else Merge(),
-        serve=Serve(engine=spec.serve.engine, gpus=spec.serve.gpus, args=spec.serve.args, alias=spec.serve.alias)
-        if stage == "serve"
-        else Serve(),
+        serve=_served(spec.serve) if stage == "serve" else Serve(),
         adapter=adapter,
         merged=merged,
     )
+
+
+def _served(serve: Serve) -> Serve:
+    """Without the number of replicas, which restarts none, and the Secret, which the pod is given as a variable."""
+    return serve.model_copy(update={"replicas": Serve().replicas, "api_key_secret_ref": None})
 
 
 def config_map(run: FalconFineTune, stage: StageName, config: RunConfig) -> Manifest:

@@ -11,12 +11,12 @@ from falcon_operator.stages.manifest import Manifest
 from falcon_operator.stages.merge import merge_config, merge_job
 from falcon_operator.stages.naming import attempt_of, stage_name, train_job_name
 from falcon_operator.stages.prepare import prepare_config, prepare_job
-from falcon_operator.stages.serve import serve_config, serve_deployment, serve_service
+from falcon_operator.stages.serve import serve_budget, serve_config, serve_deployment, serve_service
 from falcon_operator.stages.settings import StageSettings
 from falcon_operator.stages.train import train_config, train_service
 from falcon_operator.stages.workspace import workspace_claim
 
-APPLIED = frozenset({"Service", "Deployment"})
+APPLIED = frozenset({"Service", "Deployment", "PodDisruptionBudget"})
 """Kinds that are changed when the spec changes; all others are created once."""
 
 
@@ -46,7 +46,12 @@ def children(run: FalconFineTune, settings: StageSettings, stage: StageName) -> 
         return [merge_config(run, run.status.adapter), merge_job(run, settings, run.status.adapter)]
     assert run.status.merged is not None, "serve follows merge"
     model = run.status.merged
-    return [serve_config(run, model), serve_service(run), serve_deployment(run, settings, model)]
+    return [
+        serve_config(run, model),
+        serve_service(run),
+        serve_budget(run),
+        serve_deployment(run, settings, model),
+    ]
 
 
 def newest_attempt(status: FalconFineTuneStatus, jobs: dict[int, Object]) -> int:
@@ -77,7 +82,7 @@ def leftovers(run: FalconFineTune) -> list[Reference]:
     if run.spec.serve.enabled or not (run.status.merged or run.status.endpoint):
         return []
     name = stage_name(run, "serve")
-    return [Reference("Deployment", name), Reference("Service", name)]
+    return [Reference(kind, name) for kind in ("Deployment", "Service", "PodDisruptionBudget")]
 
 
 @dataclass(frozen=True)
