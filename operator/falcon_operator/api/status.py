@@ -24,6 +24,7 @@ class Stage(StrEnum):
     TRAINING = "Training"
     MERGING = "Merging"
     DEPLOYING = "Deploying"
+    PUBLISHING = "Publishing"
     SERVING = "Serving"
     SUCCEEDED = "Succeeded"
     SUSPENDED = "Suspended"

@@ -1,4 +1,4 @@
-"""One snapshot of a run: the resource, and those of its children that its present stage depends on, read from the API.
+"""One snapshot of a run: the resource, and those of its children that its present stages depend on, read from the API.
 
 Read and not remembered: a watch may have lost a deletion, and what is decided here (a new attempt, a fault that counts)
 cannot be taken back.
@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from falcon_operator.api.names import ATTEMPT_LABEL, KIND, RUN_LABEL, STAGE_LABEL, StageName
 from falcon_operator.api.resource import FalconFineTune, InvalidResourceError, Metadata
 from falcon_operator.api.status import FalconFineTuneStatus
-from falcon_operator.controller.flow.children import attempts_of, current_stage, newest_attempt, references
+from falcon_operator.controller.flow.children import attempts_of, newest_attempt, references
+from falcon_operator.controller.flow.course import current_stage, stages_beside
 from falcon_operator.controller.flow.gang import rank_zero
 from falcon_operator.controller.flow.pending import any_runs
 from falcon_operator.controller.flow.serve import available
-from falcon_operator.controller.flow.snapshot import Reference, Snapshot, reference
+from falcon_operator.controller.flow.snapshot import Reference, Sight, Snapshot, reference
 from falcon_operator.controller.kube import Kube
 from falcon_operator.objects import Key, Object, owned_by, status, uid
 from falcon_operator.progress import ProgressReader
@@ -65,17 +66,34 @@ class Observer:
         if stage == "train" and unseen and owned_by(unseen, run.metadata.uid):
             attempts[newest + 1] = unseen  # somebody took its label away
         maker = attempts.get(newest) if stage == "train" else _maker(run, stage, objects)
-        pods = await self._pods(run, stage, newest, maker) if stage else []
+        here = await self._sight(key, run, stage, maker, objects, newest) if stage else Sight()
         return Snapshot(
             metadata=metadata,
             status=run.status,
             run=run,
             objects=objects,
             attempts=attempts,
-            pods=pods,
-            events=await self._events(key, maker, pods, objects) if maker else (),
-            progress=self._said(key, stage, pods),
+            pods=here.pods,
+            events=here.events,
+            progress=here.progress,
+            beside={
+                each: await self._sight(key, run, each, _maker(run, each, objects), objects)
+                for each in stages_beside(run)
+            },
         )
+
+    async def _sight(
+        self,
+        key: Key,
+        run: FalconFineTune,
+        stage: StageName,
+        maker: Object | None,
+        objects: dict[Reference, Object],
+        attempt: int = 0,
+    ) -> Sight:
+        pods = await self._pods(run, stage, attempt, maker)
+        events = await self._events(key, maker, pods, objects) if maker else []
+        return Sight(pods=pods, events=events, progress=self._said(key, stage, pods))
 
     async def _train_jobs(self, run: FalconFineTune) -> list[Object]:
         return await self._kube.find("Job", run.namespace, labels=f"{RUN_LABEL}={run.name},{STAGE_LABEL}=train")
@@ -117,7 +135,7 @@ class Observer:
         )
         return [event for events in found for event in events]
 
-    def _said(self, key: Key, stage: StageName | None, pods: list[Object]) -> Progress | None:
+    def _said(self, key: Key, stage: StageName, pods: list[Object]) -> Progress | None:
         running = [pod for pod in pods if status(pod).get("phase") == "Running"]
         pod = rank_zero(running) if stage == "train" else next(iter(running), None)
         return self._progress.latest(key, pod) if pod else None

@@ -1,35 +1,58 @@
 """The decision: from a snapshot of a run to a Plan. Pure: no I/O, no clock, no randomness.
 
 A run goes through its stages in order, and each look asks them in that order: one that is done says so from the
-status, the first one that is not tells what to do, and the ones behind it wait. What a stage concludes is in `flow/`,
-one file a stage; why something failed or waits, and what follows, is in `policy/`.
+status, the first one that is not tells what to do, and the ones behind it wait. Beside it run those that hold nothing
+up. `flow/course.py` says which these are, the rest of `flow/` what a stage concludes, one file a stage; why something
+failed or waits, and what follows, is in `policy/`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
+from falcon_operator.api.names import StageName
 from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.api.status import Condition, ConditionType, FalconFineTuneStatus, Stage
 from falcon_operator.controller.flow.acceptance import accept, just_accepted
-from falcon_operator.controller.flow.children import current_stage
-from falcon_operator.controller.flow.job_stage import merge, prepare
+from falcon_operator.controller.flow.course import (
+    CONDITIONS,
+    current_stage,
+    goes_before,
+    needless_jobs,
+    stages_beside,
+)
+from falcon_operator.controller.flow.job_stage import EVALUATE, MERGE, PREPARE, PUBLISH, look
 from falcon_operator.controller.flow.pending import PATIENCE
 from falcon_operator.controller.flow.report import Occasion, Plan, Report
 from falcon_operator.controller.flow.serve import put_away, serve
 from falcon_operator.controller.flow.snapshot import Snapshot
 from falcon_operator.controller.flow.train import train
-from falcon_operator.policy.conditions import STAGE_CONDITIONS, Finding, renew, summarize, suspension, wanted
+from falcon_operator.objects import Object
+from falcon_operator.policy.conditions import (
+    STAGE_CONDITIONS,
+    WAITING,
+    Finding,
+    Summary,
+    moving,
+    renew,
+    summarize,
+    suspension,
+    wanted,
+)
+from falcon_operator.stages.naming import stage_name
 from falcon_operator.stages.settings import StageSettings
 
-LOOKS = {"prepare": prepare, "train": train, "merge": merge, "serve": serve}
-ENDS = (Stage.SERVING, Stage.SUCCEEDED)
-CONDITIONS = {
-    "prepare": ConditionType.PREPARED,
-    "train": ConditionType.TRAINED,
-    "merge": ConditionType.MERGED,
-    "serve": ConditionType.SERVING,
+Look = Callable[[Snapshot, FalconFineTune, StageSettings, datetime], Report]
+LOOKS: dict[StageName, Look] = {
+    "prepare": partial(look, PREPARE),
+    "train": train,
+    "merge": partial(look, MERGE),
+    "serve": serve,
 }
+BESIDE = {"publish": PUBLISH, "evaluate": EVALUATE}
+"""Stages that are never the current one: what must go before them is seen in the reports of the others."""
+ENDS = (Stage.SERVING, Stage.SUCCEEDED)
 
 
 def reconcile(snapshot: Snapshot, settings: StageSettings, now: datetime) -> Plan:
@@ -38,50 +61,102 @@ def reconcile(snapshot: Snapshot, settings: StageSettings, now: datetime) -> Pla
         return Plan()
     now = now.replace(microsecond=0)
     reports = [_told_of_refusal(report, snapshot) for report in _story(snapshot, settings, now)]
-    status = _status(snapshot, reports, now)
+    summary = summarize([each.finding for each in reports], _kinds(snapshot), snapshot.status.conditions)
+    status = _status(snapshot, reports, summary, now)
     changed = status.to_wire() != snapshot.status.to_wire()
-    last = reports[-1]
+    occasions = (occasion for report in reports for occasion in report.occasions)
     return Plan(
         status=status if changed else None,
-        occasions=(*_transitions(snapshot, status), *last.occasions) if changed else (),
-        write=last.write,
-        change=last.change,
-        delete=(*last.delete, *(put_away(snapshot, snapshot.run) if snapshot.run else ())),
-        again=_again(last, changed=changed, ready=str(status.stage) in ENDS),
+        occasions=(*_transitions(snapshot, status), *occasions) if changed else (),
+        write=tuple(obj for report in reports for obj in report.write),
+        change=tuple(change for report in reports for change in report.change),
+        delete=(*(obj for report in reports for obj in report.delete), *_put_away(snapshot)),
+        again=_again(snapshot, status, reports, summary),
     )
 
 
-def _again(last: Report, *, changed: bool, ready: bool) -> float | None:
-    """A run that has arrived, or waits for a person, is left to its events; one that has just finished a stage goes on
-    at once; any other is looked at now and then.
+def _again(
+    snapshot: Snapshot, status: FalconFineTuneStatus, reports: Sequence[Report], summary: Summary
+) -> float | None:
+    """A run that has just come to other stages goes on at once; one that has arrived, or waits for a person, is left to
+    its events; any other is looked at now and then.
     """
-    if last.again is not None or ready or last.finding.final or last.finding.paused:
-        return last.again
-    return 0.0 if changed and last.finding.done else PATIENCE
+    if snapshot.run and _stages(snapshot.run.model_copy(update={"status": status})) != _stages(snapshot.run):
+        return 0.0
+    asked = [report.again for report in reports if report.again is not None]
+    if asked:
+        return min(asked)
+    return None if summary.stage in ENDS or summary.here.final or summary.here.paused else PATIENCE
+
+
+def _stages(run: FalconFineTune) -> Sequence[StageName | None]:
+    return (current_stage(run), *stages_beside(run))
 
 
 def _story(snapshot: Snapshot, settings: StageSettings, now: datetime) -> Iterator[Report]:
-    """A report of each stage up to the one that the run is at."""
+    """A report of each stage that lies behind, that the run is at, or that runs beside that one."""
     acceptance = accept(snapshot)
     yield acceptance
-    if snapshot.run is None or not acceptance.finding.done or just_accepted(snapshot):
+    run = snapshot.run
+    if run is None or not acceptance.finding.done or just_accepted(snapshot):
         return
-    here = current_stage(snapshot.run)
+    here, *beside = _stages(run)
+    done: set[ConditionType] = set()
     for stage, kind in CONDITIONS.items():
-        if kind not in wanted(snapshot.run.spec):
+        if kind not in wanted(run.spec):
+            yield from _needless(snapshot, run, stage)
             continue
         if stage == here:
-            yield LOOKS[stage](snapshot, snapshot.run, settings, now)
-            return
-        yield Report(finding=_as_before(snapshot.run, kind))
+            report = LOOKS[stage](snapshot, run, settings, now)
+        elif stage in beside:
+            report = _look_beside(stage, snapshot.at(stage), run, settings, now, done)
+        elif _is_done(run, kind):
+            report = Report(finding=_as_before(run, kind))
+        else:
+            continue
+        yield report
+        done |= {kind} if report.finding.done else set()
+
+
+def _look_beside(
+    stage: StageName,
+    snapshot: Snapshot,
+    run: FalconFineTune,
+    settings: StageSettings,
+    now: datetime,
+    done: set[ConditionType],
+) -> Report:
+    if stage not in BESIDE:
+        return LOOKS[stage](snapshot, run, settings, now)
+    after = next((kind for kind in goes_before(run, stage) if kind not in done), None)
+    return look(BESIDE[stage], snapshot, run, settings, now, after=after)
+
+
+def _needless(snapshot: Snapshot, run: FalconFineTune, stage: StageName) -> Iterator[Report]:
+    """A stage that the spec asks for no more is told of until its Job is deleted."""
+    jobs = {obj["metadata"]["name"] for obj in put_away(snapshot, run) if obj["kind"] == "Job"}
+    if stage in needless_jobs(run) and stage_name(run, stage) in jobs:
+        text = f"the {stage} stage is not asked for any more: its Job is deleted"
+        yield Report(finding=Finding(type=CONDITIONS[stage], status="Unknown", reason="Stopping", message=text))
+
+
+def _put_away(snapshot: Snapshot) -> tuple[Object, ...]:
+    return put_away(snapshot, snapshot.run) if snapshot.run else ()
 
 
 def _told_of_refusal(report: Report, snapshot: Snapshot) -> Report:
     """A stage whose children are refused says so, while they are tried again."""
-    if not report.write or snapshot.refusal is None or report.finding.final:
+    said = snapshot.refusal or ""
+    refused = any(f"{obj['kind']} {obj['metadata']['name']}:" in said for obj in report.write)
+    if not refused or report.finding.final:
         return report
-    finding = replace(report.finding, status="False", reason="ChildRefused", message=snapshot.refusal)
+    finding = replace(report.finding, status="False", reason="ChildRefused", message=said)
     return replace(report, finding=finding)
+
+
+def _is_done(run: FalconFineTune, kind: ConditionType) -> bool:
+    condition = run.status.condition(kind)
+    return condition is not None and condition.status == "True"
 
 
 def _as_before(run: FalconFineTune, kind: ConditionType) -> Finding:
@@ -91,10 +166,9 @@ def _as_before(run: FalconFineTune, kind: ConditionType) -> Finding:
     return Finding(type=kind, status="True", reason=was.reason, message=was.message)
 
 
-def _status(snapshot: Snapshot, reports: Sequence[Report], now: datetime) -> FalconFineTuneStatus:
-    found = [report.finding for report in reports]
-    summary = summarize(found, _needed(snapshot), snapshot.status.conditions)
-    conditions = [*summary.conditions, *_suspension(snapshot, found[-1])]
+def _status(snapshot: Snapshot, reports: Sequence[Report], summary: Summary, now: datetime) -> FalconFineTuneStatus:
+    stopping = next(moving(report.finding for report in reports), summary.here)
+    conditions = [*summary.conditions, *_suspension(snapshot, stopping)]
     facts = {name: value for report in reports for name, value in report.facts.items()}
     if snapshot.run is not None and not snapshot.run.spec.serve.enabled:
         facts["endpoint"] = None if not put_away(snapshot, snapshot.run) else snapshot.status.endpoint
@@ -116,7 +190,7 @@ def _suspension(snapshot: Snapshot, here: Finding) -> Iterator[Finding]:
         yield suspension(here, asked=asked)
 
 
-def _needed(snapshot: Snapshot) -> Sequence[ConditionType]:
+def _kinds(snapshot: Snapshot) -> Sequence[ConditionType]:
     """Of a spec that cannot be read, only what the status says already is known."""
     if snapshot.run is not None:
         return wanted(snapshot.run.spec)
@@ -128,7 +202,7 @@ def _transitions(snapshot: Snapshot, status: FalconFineTuneStatus) -> Iterator[O
     """An Event for each stage condition whose status or reason changes."""
     for kind in (*STAGE_CONDITIONS, ConditionType.READY):
         was, now = snapshot.status.condition(kind), status.condition(kind)
-        if now is None or now.reason == "Waiting" or (kind is ConditionType.READY and now.status != "True"):
+        if now is None or now.reason == WAITING or (kind is ConditionType.READY and now.status != "True"):
             continue
         if was is None or (was.status, was.reason) != (now.status, now.reason):
             yield _transition(was, now)

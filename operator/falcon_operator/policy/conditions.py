@@ -6,7 +6,7 @@ reached, False that something is wrong (and, while Stalled is not True, that the
 mended).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -15,6 +15,8 @@ from falcon_operator.api.spec import FalconFineTuneSpec
 from falcon_operator.api.status import Condition, ConditionType, Stage
 
 State = Literal["True", "False", "Unknown"]
+WAITING = "Waiting"
+"""Reason of a stage that another one goes before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +36,19 @@ class Finding:
     def done(self) -> bool:
         return self.status == "True"
 
+    @property
+    def waits(self) -> bool:
+        """Whether another stage goes before."""
+        return self.reason == WAITING
+
 
 @dataclass(frozen=True)
 class Summary:
     """What follows for the run as a whole."""
 
     stage: Stage
+    here: Finding
+    """What the run is at: of the conditions that Ready needs, the first one that is not True."""
     conditions: tuple[Finding, ...]
 
 
@@ -49,36 +58,66 @@ WORDS = {
     ConditionType.TRAINED: Stage.TRAINING,
     ConditionType.MERGED: Stage.MERGING,
     ConditionType.SERVING: Stage.DEPLOYING,
+    ConditionType.PUBLISHED: Stage.PUBLISHING,
 }
-"""The word for a run whose first condition that is not True is this one."""
+"""The word for a run whose first condition that is not True is this one: those that Ready needs."""
 
-STAGE_CONDITIONS = tuple(WORDS)
+STAGE_CONDITIONS = (*WORDS, ConditionType.EVALUATED)
+"""In the order in which they are told. The evaluation is a look at a server that answers already: one that fails is
+told, and takes nothing away from Ready.
+"""
 SUMMARY = (ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED)
 
 
 def wanted(spec: FalconFineTuneSpec) -> tuple[ConditionType, ...]:
-    """The conditions that must be True for Ready, in their order."""
-    chosen = {ConditionType.MERGED: spec.merge.enabled, ConditionType.SERVING: spec.serve.enabled}
+    """The stage conditions of a run with this spec, in their order."""
+    chosen = {
+        ConditionType.MERGED: spec.merge.enabled,
+        ConditionType.SERVING: spec.serve.enabled,
+        ConditionType.PUBLISHED: bool(spec.publish),
+        ConditionType.EVALUATED: spec.serve.enabled,
+    }
     return tuple(kind for kind in STAGE_CONDITIONS if chosen.get(kind, True))
 
 
-def summarize(found: Sequence[Finding], needed: Sequence[ConditionType], old: Sequence[Condition]) -> Summary:
-    """All conditions of a run. `found` holds one finding for each of the first of `needed`, the last one being the
-    stage that the run is at. Later stages wait, except one that was done already (a spec that was changed into an
+def summarize(found: Sequence[Finding], kinds: Sequence[ConditionType], old: Sequence[Condition]) -> Summary:
+    """All conditions of a run that has stage conditions of these `kinds`. `found` holds what was found out of some of
+    them, the first one always. The others wait, except one that was done already (a spec that was changed into an
     invalid one undoes nothing): it keeps its condition of `old`.
     """
-    here = found[-1]
+    told = {finding.type: finding for finding in found}
+    needed = [kind for kind in kinds if kind in WORDS]
+    here = _here(told, needed)
     done = {condition.type: condition for condition in old if condition.status == "True"}
-    waiting = tuple(_waits(kind, here, done.get(kind)) for kind in needed[len(found) :])
-    ready, word = _ready(here, complete=len(found) == len(needed), needed=needed)
-    return Summary(word, (*found, *waiting, ready, _reconciling(ready, here), _stalled(here)))
+    stages = [told.get(kind) or _waits(kind, here, done.get(kind)) for kind in kinds]
+    leaving = [finding for finding in found if finding.type not in kinds]
+    ready, word = _ready(here, told, complete=all(kind in told and told[kind].done for kind in needed))
+    return Summary(word, here, (*stages, *leaving, ready, _reconciling(ready, here), _stalled(here)))
 
 
-def _ready(here: Finding, *, complete: bool, needed: Sequence[ConditionType]) -> tuple[Finding, Stage]:
+def _here(told: Mapping[ConditionType, Finding], needed: Sequence[ConditionType]) -> Finding:
+    """The first one that is not done; where nothing is known of it yet, the last one that is. A run that is being
+    suspended is at what still stops.
+    """
+    here = told[needed[0]]
+    for kind in needed:
+        if here.done and kind in told:
+            here = told[kind]
+        if kind not in told or not here.done:
+            break
+    return next(moving(told[kind] for kind in needed if kind in told), here) if here.paused else here
+
+
+def moving(found: Iterable[Finding]) -> Iterator[Finding]:
+    """Those whose pods may be at work."""
+    return (finding for finding in found if not (finding.done or finding.final or finding.paused or finding.waits))
+
+
+def _ready(here: Finding, told: Mapping[ConditionType, Finding], *, complete: bool) -> tuple[Finding, Stage]:
     kind = ConditionType.READY
-    if here.done and complete:
-        if ConditionType.SERVING in needed:
-            return Finding(type=kind, status="True", reason="Serving", message=here.message), Stage.SERVING
+    if complete:
+        if serving := told.get(ConditionType.SERVING):
+            return Finding(type=kind, status="True", reason="Serving", message=serving.message), Stage.SERVING
         return Finding(type=kind, status="True", reason="Completed", message=here.message), Stage.SUCCEEDED
     word = Stage.FAILED if here.final else Stage.SUSPENDED if here.paused else WORDS[here.type]
     return Finding(type=kind, status="False", reason=here.reason, message=here.message), word
@@ -114,7 +153,12 @@ def suspension(here: Finding, *, asked: bool) -> Finding:
 def _waits(kind: ConditionType, here: Finding, done: Condition | None) -> Finding:
     if done:
         return Finding(type=kind, status="True", reason=done.reason, message=done.message)
-    return Finding(type=kind, status="Unknown", reason="Waiting", message=f"follows when {here.type} is True")
+    return waits(kind, here.type)
+
+
+def waits(kind: ConditionType, before: ConditionType) -> Finding:
+    """Of a stage that another one goes before."""
+    return Finding(type=kind, status="Unknown", reason=WAITING, message=f"follows when {before} is True")
 
 
 def renew(old: Iterable[Condition], found: Iterable[Finding], generation: int, now: datetime) -> list[Condition]:

@@ -23,7 +23,8 @@ class Split(NamedTuple):
 
 
 def split(gpus: int, model: ModelStatus | None) -> Split:
-    """The split of a model among `gpus` with the widest layers: the GPUs of a cut work at the same time, those of a pipeline in turn.
+    """The split of a model among `gpus` that cuts most: the GPUs of a cut work at the same time, those of a pipeline
+    in turn.
 
     vLLM (models/falcon.py) asserts that a cut divides the attention heads, and that it divides the key-value heads or
     is a multiple of them: 1 for Falcon-7B with its 71 heads, up to 8 for Falcon-180B with 232 and 8. What is not known
@@ -32,7 +33,9 @@ def split(gpus: int, model: ModelStatus | None) -> Split:
     """
     gpus = max(1, gpus)
     heads = model.attention_heads if model else None
-    tensor = max(size for size in range(1, gpus + 1) if gpus % size == 0 and _fits(size, heads, _key_value_heads(model)))
+    tensor = max(
+        size for size in range(1, gpus + 1) if gpus % size == 0 and _fits(size, heads, _key_value_heads(model))
+    )
     layers = model.layers if model and model.layers else gpus
     return Split(tensor, min(gpus // tensor, layers))
 

@@ -14,9 +14,10 @@ def run_config(
     *,
     adapter: Artifact | None = None,
     merged: Artifact | None = None,
+    endpoint: str | None = None,
 ) -> RunConfig:
     """What `stage` is told, and no more: a field that it does not read would give it a new ConfigMap, and roll out a
-    running server, whenever somebody changes that field.
+    running server or start a Job anew, whenever somebody changes that field.
     """
     spec = run.spec
     return RunConfig(
@@ -26,12 +27,21 @@ def run_config(
         dataset=spec.dataset,
         lora=spec.lora,
         training=spec.training,
-        gang=spec.gang if stage in ("prepare", "train") else Gang(),
+        gang=_gang(spec.gang, stage),
         merge=spec.merge if stage == "merge" else Merge(),
         serve=_served(spec.serve) if stage == "serve" else Serve(),
+        publish=spec.publish if stage == "publish" else None,
         adapter=adapter,
         merged=merged,
+        endpoint=endpoint,
     )
+
+
+def _gang(gang: Gang, stage: StageName) -> Gang:
+    """Prepare checks that the batch can be shared out among the ranks, and wants to know nothing else of them."""
+    if stage == "prepare":
+        return Gang(nodes=gang.nodes, gpus_per_node=gang.gpus_per_node, processes_per_node=gang.processes_per_node)
+    return gang if stage == "train" else Gang()
 
 
 def _served(serve: Serve) -> Serve:

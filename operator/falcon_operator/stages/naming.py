@@ -7,7 +7,7 @@ TRAIN_INFIX = "-train-"
 
 
 def stage_name(run: FalconFineTune, stage: StageName) -> str:
-    """The Job of prepare and merge; the Service of train and serve; the Deployment of serve."""
+    """The Job of a stage of one pod; the Service of train and serve; the Deployment of serve."""
     return f"{run.name}-{stage}"
 
 

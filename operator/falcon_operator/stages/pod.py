@@ -17,7 +17,7 @@ from falcon_operator.stages import volumes
 from falcon_operator.stages.manifest import Manifest, labels
 from falcon_operator.stages.settings import StageSettings
 from falcon_operator.stages.template import merged_template
-from falcon_trainer.config import SecretKey
+from falcon_trainer.config import Publication, SecretKey
 from falcon_trainer.layout import PROGRESS_PORT
 
 USER = 65532
@@ -59,17 +59,17 @@ class PodPlan:
     token: SecretKey | None = None
     read_only_workspace: bool = False
     shared_memory: bool = False
+    publications: tuple[Publication, ...] = ()
+    """Copies whose targets and credentials are mounted."""
     program: Program | None = None
     """By default the launcher of the trainer image, with the stage's name."""
     env: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, SecretKey] = field(default_factory=dict)
-    """Variables that hold a key of a Secret."""
+    secret_env: Mapping[str, SecretKey] = field(default_factory=dict)
+    """Variables whose values the kubelet takes from Secrets."""
     ports: Mapping[str, int] = field(default_factory=dict)
     probes: Manifest | None = None
     """Probes and lifecycle of the container; by default the launcher's own liveness."""
     tolerations: tuple[Manifest, ...] = ()
-    beside: Manifest | None = None
-    """Selects pods on whose node this one must run; the first of them may run anywhere."""
     extra: Manifest = field(default_factory=dict)
     """Further fields of the pod's spec."""
 
@@ -109,6 +109,7 @@ def _mounts(run: FalconFineTune, plan: PodPlan, template: IdentityPodTemplate) -
     volumes.add_config(found, plan.config_map)
     if plan.token:
         volumes.add_token(found, plan.token)
+    volumes.add_publications(found, plan.publications)
     volumes.add_own(found, template)
     volumes.add_scratch(found, shared_memory=plan.shared_memory)
     return found
@@ -184,9 +185,12 @@ def _env(plan: PodPlan, template: IdentityPodTemplate) -> list[Manifest]:
             found[name] = {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
         told = {"FALCON_GRACE_SECONDS": str(plan.grace_seconds - LAUNCHER_SECONDS)} | told
     found |= {name: {"name": name, "value": value} for name, value in told.items()}
-    for name, key in plan.secrets.items():
-        found[name] = {"name": name, "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}}
+    found |= {name: _from_secret(name, secret) for name, secret in plan.secret_env.items()}
     return list(found.values())
+
+
+def _from_secret(name: str, secret: SecretKey) -> Manifest:
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret.name, "key": secret.key}}}
 
 
 def _resources(plan: PodPlan, template: IdentityPodTemplate) -> Manifest:
@@ -209,18 +213,8 @@ def _placement(plan: PodPlan, template: IdentityPodTemplate) -> Manifest:
         "serviceAccountName",
     )
     found = {name: wired[name] for name in copied if name in wired}
-    if plan.beside is not None:
-        found["affinity"] = _beside(plan.beside, found.get("affinity", {}))
     tolerations = _tolerations(plan, wired.get("tolerations", []))
     return found | ({"tolerations": tolerations} if tolerations else {})
-
-
-def _beside(labels: Manifest, own: Manifest) -> Manifest:
-    """The run's affinity and ours; of pods that must lie together, the scheduler lets the first one choose its node."""
-    term = {"labelSelector": {"matchLabels": labels}, "topologyKey": "kubernetes.io/hostname"}
-    required = "requiredDuringSchedulingIgnoredDuringExecution"
-    pods = own.get("podAffinity", {})
-    return own | {"podAffinity": pods | {required: [*pods.get(required, []), term]}}
 
 
 def _tolerations(plan: PodPlan, own: list[Manifest]) -> list[Manifest]:

@@ -3,8 +3,6 @@
 The pod is the engine's: `serve_transformers` or `serve_vllm`.
 """
 
-from dataclasses import replace
-
 from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.policy.engine import engine_of
 from falcon_operator.stages import serve_transformers, serve_vllm
@@ -12,8 +10,7 @@ from falcon_operator.stages.manifest import Manifest, child, selector
 from falcon_operator.stages.naming import stage_name
 from falcon_operator.stages.pod import PodPlan, pod_template
 from falcon_operator.stages.settings import StageSettings
-from falcon_operator.stages.workspace import access_mode
-from falcon_trainer.config import Artifact, SecretKey
+from falcon_trainer.config import Artifact
 
 LOAD_SECONDS = 3600
 """Patience with a start: 360 GB of weights at 100 MB/s."""
@@ -56,7 +53,8 @@ def serve_deployment(run: FalconFineTune, settings: StageSettings, merged: Artif
     spec: Manifest = {
         "revisionHistoryLimit": 2,
         "progressDeadlineSeconds": LOAD_SECONDS + 300,
-        # The old server answers until the new one does, and stays for good where the new one never does.
+        # The old server answers until the new one does, and stays for good where the new one never does: where only one
+        # node can mount the workspace the new one starts beside it (`nearby`), or waits there for room.
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "selector": {"matchLabels": selector(run, "serve")},
         "template": pod_template(run, settings, _plan(run, settings, merged)),
@@ -66,27 +64,11 @@ def serve_deployment(run: FalconFineTune, settings: StageSettings, merged: Artif
     return made
 
 
-def api_key(run: FalconFineTune) -> dict[str, SecretKey]:
-    """The variable that gives a stage of ours the server's bearer token; none where the server asks for none."""
-    key = run.spec.serve.api_key_secret_ref
-    return {serve_transformers.API_KEY: key} if key else {}
-
-
 def _by_vllm(run: FalconFineTune) -> bool:
     return engine_of(run.spec.serve) == "vllm"
 
 
 def _plan(run: FalconFineTune, settings: StageSettings, merged: Artifact) -> PodPlan:
-    plan = (
-        serve_vllm.plan(run, settings, merged, LOAD_SECONDS)
-        if _by_vllm(run)
-        else serve_transformers.plan(run, merged, LOAD_SECONDS)
-    )
-    return replace(plan, beside=beside_server(run))
-
-
-def beside_server(run: FalconFineTune) -> Manifest | None:
-    """Selects the pods of the server where all pods must share its node, because one node alone can mount the
-    workspace: a new server starts there, beside the old one, or waits for room while the old one answers.
-    """
-    return selector(run, "serve") if access_mode(run) == "ReadWriteOnce" else None
+    if _by_vllm(run):
+        return serve_vllm.plan(run, settings, merged, LOAD_SECONDS)
+    return serve_transformers.plan(run, merged, LOAD_SECONDS)

@@ -3,12 +3,11 @@
 from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.stages.config import config_map, run_config
 from falcon_operator.stages.manifest import Manifest
+from falcon_operator.stages.nearby import at_the_volume
 from falcon_operator.stages.pod import PodPlan
-from falcon_trainer.config import Artifact
+from falcon_trainer.config import Artifact, SecretKey
 from falcon_trainer.layout import SERVE_PORT
 
-API_KEY = "FALCON_API_KEY"
-"""The bearer token that clients must send; our server reads it, and the stages that ask a server."""
 GRACE_SECONDS = 60
 """Time to finish the answers that are being written."""
 PERIOD_SECONDS = 10
@@ -21,7 +20,7 @@ def config(run: FalconFineTune, merged: Artifact) -> Manifest:
 
 def plan(run: FalconFineTune, merged: Artifact, load_seconds: int) -> PodPlan:
     """The pod; it may take `load_seconds` to give its first token."""
-    key = run.spec.serve.api_key_secret_ref
+    near = at_the_volume(run, "serve")
     return PodPlan(
         stage="serve",
         config_map=config(run, merged)["metadata"]["name"],
@@ -30,10 +29,17 @@ def plan(run: FalconFineTune, merged: Artifact, load_seconds: int) -> PodPlan:
         gpus=run.spec.serve.gpus,
         read_only_workspace=True,
         shared_memory=True,
-        secrets={API_KEY: key} if key else {},
+        secret_env=api_key(run),
         ports={"http": SERVE_PORT},
         probes=_probes(load_seconds),
+        extra=near.extra,
     )
+
+
+def api_key(run: FalconFineTune) -> dict[str, SecretKey]:
+    """The variable that tells programs of ours the bearer token: the server, and those that ask one."""
+    key = run.spec.serve.api_key_secret_ref
+    return {"FALCON_API_KEY": key} if key else {}
 
 
 def _probes(load_seconds: int) -> Manifest:

@@ -13,6 +13,7 @@ from pathlib import Path
 from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.policy.engine import split
 from falcon_operator.stages.manifest import Manifest, child, content_hash
+from falcon_operator.stages.nearby import at_the_volume
 from falcon_operator.stages.pod import PodPlan, Program
 from falcon_operator.stages.settings import StageSettings
 from falcon_operator.stages.volumes import SCRATCH
@@ -50,7 +51,7 @@ def config(run: FalconFineTune) -> Manifest:
 
 def plan(run: FalconFineTune, settings: StageSettings, merged: Artifact, load_seconds: int) -> PodPlan:
     """The pod; it may take `load_seconds` to give its first token."""
-    serve = run.spec.serve
+    serve, near = run.spec.serve, at_the_volume(run, "serve")
     return PodPlan(
         stage="serve",
         config_map=config(run)["metadata"]["name"],
@@ -66,9 +67,10 @@ def plan(run: FalconFineTune, settings: StageSettings, merged: Artifact, load_se
             env=_environment(load_seconds),
         ),
         env={"FALCON_MODEL": run.name},
-        secrets={API_KEY: serve.api_key_secret_ref} if serve.api_key_secret_ref else {},
+        secret_env={API_KEY: serve.api_key_secret_ref} if serve.api_key_secret_ref else {},
         ports={"http": SERVE_PORT},
         probes=_probes(load_seconds),
+        extra=near.extra,
     )
 
 

@@ -7,17 +7,28 @@ from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.api.spec import PodTemplate
 from falcon_operator.stages.manifest import Manifest
 from falcon_operator.stages.naming import workspace_claim_name
-from falcon_trainer.config import SecretKey
-from falcon_trainer.layout import CONFIG, SOURCES, TOKEN, WORKSPACE, claim_folder, config_map_folder
+from falcon_trainer.config import Publication, SecretKey
+from falcon_trainer.layout import (
+    CONFIG,
+    PUBLISH_SECRETS,
+    PUBLISHED,
+    SOURCES,
+    TOKEN,
+    WORKSPACE,
+    claim_folder,
+    config_map_folder,
+    published_claim_folder,
+)
 from falcon_trainer.uris import claim_and_path, config_map_and_key
 
 PREFIX = "falcon-"
 """Names of our volumes begin so; a run's own must not."""
+CONFIG_VOLUME = f"{PREFIX}config"
 SCRATCH = "/tmp"
 SHARED_MEMORY = "/dev/shm"
-TAKEN = (str(WORKSPACE), str(SOURCES), str(CONFIG.parent), str(TOKEN.parent))
+TAKEN = tuple(map(str, (WORKSPACE, SOURCES, CONFIG.parent, TOKEN.parent, PUBLISHED, PUBLISH_SECRETS)))
 """Paths that a run's own volumes must leave alone; SCRATCH and SHARED_MEMORY may be replaced."""
-TOKEN_MODE = 0o440
+SECRET_MODE = 0o440
 """Readable for the pod's group (fsGroup), for nobody else."""
 
 
@@ -81,14 +92,25 @@ def _add_claims(found: Mounts, run: FalconFineTune, claims: Iterable[str]) -> No
 
 def add_config(found: Mounts, config_map: str) -> None:
     """What the stage is told."""
-    found.add(f"{PREFIX}config", {"configMap": {"name": config_map}}, str(CONFIG.parent), read_only=True)
+    found.add(CONFIG_VOLUME, {"configMap": {"name": config_map}}, str(CONFIG.parent), read_only=True)
 
 
 def add_token(found: Mounts, token: SecretKey) -> None:
     """The Hub token as a file."""
     items = [{"key": token.key, "path": TOKEN.name}]
-    secret = {"secret": {"secretName": token.name, "items": items, "defaultMode": TOKEN_MODE}}
+    secret = {"secret": {"secretName": token.name, "items": items, "defaultMode": SECRET_MODE}}
     found.add(f"{PREFIX}token", secret, str(TOKEN.parent), read_only=True)
+
+
+def add_publications(found: Mounts, publications: Sequence[Publication]) -> None:
+    """The claims that results are copied to, and the credentials of each copy in a folder of its own."""
+    for index, claim in enumerate(claims_of(publication.uri for publication in publications)):
+        source = {"persistentVolumeClaim": {"claimName": claim}}
+        found.add(f"{PREFIX}published-{index}", source, str(published_claim_folder(claim)))
+    for index, publication in enumerate(publications):
+        if publication.secret_name:
+            secret = {"secret": {"secretName": publication.secret_name, "defaultMode": SECRET_MODE}}
+            found.add(f"{PREFIX}publish-secret-{index}", secret, str(PUBLISH_SECRETS / str(index)), read_only=True)
 
 
 def add_own(found: Mounts, template: PodTemplate) -> None:

@@ -1,16 +1,19 @@
-"""Which children a run wants in its present stage, and which of them have to be written."""
+"""Which children a run wants in its present stages, and which of them have to be written."""
 
 from dataclasses import dataclass
 
 from falcon_operator.api.names import HASH_ANNOTATION, KIND, RUN_LABEL, StageName
 from falcon_operator.api.resource import FalconFineTune
-from falcon_operator.api.status import ConditionType, FalconFineTuneStatus
+from falcon_operator.api.status import FalconFineTuneStatus
+from falcon_operator.controller.flow.course import needless_jobs, publishes_merged, stages_beside
 from falcon_operator.controller.flow.snapshot import Reference, Snapshot, reference
 from falcon_operator.objects import Object, being_deleted, labels, owned_by
+from falcon_operator.stages.evaluate import evaluate_config, evaluate_job
 from falcon_operator.stages.manifest import Manifest
 from falcon_operator.stages.merge import merge_config, merge_job
 from falcon_operator.stages.naming import attempt_of, stage_name, train_job_name
 from falcon_operator.stages.prepare import prepare_config, prepare_job
+from falcon_operator.stages.publish import publish_config, publish_job
 from falcon_operator.stages.serve import serve_budget, serve_config, serve_deployment, serve_service
 from falcon_operator.stages.settings import StageSettings
 from falcon_operator.stages.train import train_config, train_service
@@ -20,37 +23,30 @@ APPLIED = frozenset({"Service", "Deployment", "PodDisruptionBudget"})
 """Kinds that are changed when the spec changes; all others are created once."""
 
 
-def current_stage(run: FalconFineTune) -> StageName | None:
-    """The first stage that is not done; serve is never done, since it goes on."""
-    done = run.status.condition
-    if not _true(done(ConditionType.PREPARED)):
-        return "prepare"
-    if not _true(done(ConditionType.TRAINED)) or run.status.adapter is None:
-        return "train"
-    if run.spec.merge.enabled and (not _true(done(ConditionType.MERGED)) or run.status.merged is None):
-        return "merge"
-    return "serve" if run.spec.serve.enabled else None
-
-
 def children(run: FalconFineTune, settings: StageSettings, stage: StageName) -> list[Manifest]:
     """What `stage` wants to exist, in the order of creation. The Jobs of the train stage are not among them: how many
     there are is decided by how they end.
     """
+    adapter, merged = run.status.adapter, run.status.merged
     if stage == "prepare":
         claim = workspace_claim(run)
         return [*([claim] if claim else []), prepare_config(run), prepare_job(run, settings)]
     if stage == "train":
         return [train_config(run), train_service(run)]
+    assert adapter is not None, "all other stages follow train"
     if stage == "merge":
-        assert run.status.adapter is not None, "merge follows train"
-        return [merge_config(run, run.status.adapter), merge_job(run, settings, run.status.adapter)]
-    assert run.status.merged is not None, "serve follows merge"
-    model = run.status.merged
+        return [merge_config(run, adapter, merged), merge_job(run, settings, adapter, merged)]
+    if stage == "publish":
+        model = merged if publishes_merged(run) else None
+        return [publish_config(run, adapter, model), publish_job(run, settings, adapter, model)]
+    assert merged is not None, "serve and evaluate follow merge"
+    if stage == "evaluate":
+        return [evaluate_config(run, merged), evaluate_job(run, settings, merged)]
     return [
-        serve_config(run, model),
+        serve_config(run, merged),
         serve_service(run),
         serve_budget(run),
-        serve_deployment(run, settings, model),
+        serve_deployment(run, settings, merged),
     ]
 
 
@@ -66,23 +62,25 @@ def attempts_of(run: FalconFineTune, jobs: list[Object]) -> dict[int, Object]:
 
 
 def references(run: FalconFineTune, settings: StageSettings, stage: StageName | None, newest: int) -> list[Reference]:
-    """The names that must be looked up to judge the run: those of the stage's children, whoever owns them now."""
-    if stage is None:
-        return leftovers(run)
-    found = [reference(child) for child in children(run, settings, stage)]
+    """The names that must be looked up to judge the run: those of the children of its stages, whoever owns them now,
+    and what may be left of stages that it had.
+    """
+    stages = [*([stage] if stage else []), *stages_beside(run)]
+    found = [reference(child) for each in stages for child in children(run, settings, each)]
     if stage == "train":
         found.append(Reference("Job", train_job_name(run, newest + 1)))
-    return found
+    return [*found, *leftovers(run)]
 
 
 def leftovers(run: FalconFineTune) -> list[Reference]:
-    """The server of a run that wants none any more. The endpoint is told only once the server is available: a run that
-    has a merged model may have made one before that.
+    """The Jobs and the server of a run that wants them no more. The endpoint is told only once the server is available:
+    a run that has a merged model may have made one before that.
     """
+    jobs = [Reference("Job", stage_name(run, stage)) for stage in needless_jobs(run)]
     if run.spec.serve.enabled or not (run.status.merged or run.status.endpoint):
-        return []
+        return jobs
     name = stage_name(run, "serve")
-    return [Reference(kind, name) for kind in ("Deployment", "Service", "PodDisruptionBudget")]
+    return [*jobs, *(Reference(kind, name) for kind in ("Deployment", "Service", "PodDisruptionBudget"))]
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,3 @@ def _when_deleted(claim: Object) -> str:
 def _hash(obj: Object) -> str | None:
     found: str | None = (obj["metadata"].get("annotations") or {}).get(HASH_ANNOTATION)
     return found
-
-
-def _true(condition: object) -> bool:
-    return getattr(condition, "status", None) == "True"

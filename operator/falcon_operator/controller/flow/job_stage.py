@@ -1,19 +1,22 @@
-"""Prepare and merge: stages of one pod, whose Job tries again by itself.
+"""Prepare, merge, publish, evaluate: stages of one pod, whose Job tries again by itself.
 
 The status keeps what a stage found out, so a Job is needed only until its result was read. A Job that succeeded but
-whose pod is gone, and the result with it, is deleted and made again: the stage finds its manifest and reports.
+whose pod is gone, and the result with it, is deleted and made again: the stage finds its manifest and reports. So is a
+Job whose pods were told something else than the stage would be told now, however far it came: what it left is found or
+replaced by the next one. A podTemplate that changes is no reason.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pydantic import ValidationError
-
 from falcon_operator.api.names import StageName
 from falcon_operator.api.resource import FalconFineTune
-from falcon_operator.api.status import ConditionType, DatasetStatus, ModelStatus
+from falcon_operator.api.status import ConditionType
+from falcon_operator.controller.flow import results
 from falcon_operator.controller.flow.children import children, compare
+from falcon_operator.controller.flow.course import CONDITIONS
 from falcon_operator.controller.flow.gang import still_there
 from falcon_operator.controller.flow.hold import held_job, paused
 from falcon_operator.controller.flow.pending import PATIENCE, STOPPING, name_conflict, patience, waiting
@@ -21,53 +24,62 @@ from falcon_operator.controller.flow.report import Occasion, Report
 from falcon_operator.controller.flow.snapshot import Reference, Snapshot
 from falcon_operator.objects import Object, holds, status
 from falcon_operator.policy import failure
-from falcon_operator.policy.conditions import Finding
+from falcon_operator.policy.conditions import Finding, waits
+from falcon_operator.stages.jobs import told_by
+from falcon_operator.stages.manifest import Manifest
 from falcon_operator.stages.naming import stage_name
 from falcon_operator.stages.settings import StageSettings
-from falcon_trainer.config import Artifact
 
-Facts = Mapping[str, Any]
-
-
-def prepare(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now: datetime) -> Report:
-    """The prepare stage: records checked and packed, base model at hand."""
-    return _look(snapshot, run, settings, now, ("prepare", ConditionType.PREPARED, _prepared))
+Read = Callable[[FalconFineTune, Mapping[str, Any]], tuple[results.Facts, str]]
+"""Makes facts and a sentence of a stage's result; raises ValueError or KeyError where it is something else."""
 
 
-def merge(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now: datetime) -> Report:
-    """The merge stage: adapter verified and merged into the base."""
-    return _look(snapshot, run, settings, now, ("merge", ConditionType.MERGED, _merged))
+@dataclass(frozen=True)
+class JobStage:
+    """A stage of one pod."""
+
+    name: StageName
+    read: Read
+
+    @property
+    def kind(self) -> ConditionType:
+        return CONDITIONS[self.name]
 
 
-def _prepared(result: Mapping[str, Any]) -> tuple[Facts, str]:
-    dataset = DatasetStatus.model_validate(result["dataset"])
-    model = ModelStatus.model_validate(result.get("model") or {})
-    counted = [f"{dataset.records} records", f"{dataset.sequences} rows", f"{dataset.tokens} tokens"]
-    return {"dataset": dataset, "model": model}, f"the data is ready: {', '.join(counted)}"
+PREPARE = JobStage("prepare", results.prepared)
+MERGE = JobStage("merge", results.merged)
+PUBLISH = JobStage("publish", results.published)
+EVALUATE = JobStage("evaluate", results.evaluated)
 
 
-def _merged(result: Mapping[str, Any]) -> tuple[Facts, str]:
-    merged = Artifact.model_validate(result["merged"])
-    return {"merged": merged}, f"the merged model is verified and lies at {merged.path}"
-
-
-Read = Callable[[Mapping[str, Any]], tuple[Facts, str]]
-"""Makes facts and a sentence of a stage's result; raises ValidationError or KeyError where it is something else."""
-Stage = tuple[StageName, ConditionType, Read]
-
-
-def _look(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now: datetime, stage: Stage) -> Report:
-    name, kind, read = stage
-    wanting = compare(snapshot, run, children(run, settings, name))
+def look(
+    stage: JobStage,
+    snapshot: Snapshot,
+    run: FalconFineTune,
+    settings: StageSettings,
+    now: datetime,
+    *,
+    after: ConditionType | None = None,
+) -> Report:
+    """What is known of the stage. `after` is a condition that is not True yet and without which no Job is made; one
+    that is there goes on.
+    """
+    name, kind = stage.name, stage.kind
+    wanted = children(run, settings, name)
+    wanting = compare(snapshot, run, wanted)
     if wanting.conflict:
         return name_conflict(kind, wanting.conflict)
     job = snapshot.objects.get(Reference("Job", stage_name(run, name)))
+    if job is None and after:
+        return Report(finding=waits(kind, after))
     if job is None and (left := still_there(snapshot.pods, now)):
         text = f"the {name} stage starts when pod {left[0]['metadata']['name']} of a deleted Job has stopped"
         return Report(finding=Finding(type=kind, status="Unknown", reason="Starting", message=text), again=STOPPING)
     if job is None and run.spec.suspend:
         return paused(kind)
     if job and not wanting.leaving:
+        if _outdated(job, wanted):
+            return _made_anew(job, kind, name)
         stopping = len(still_there(snapshot.pods, now))
         if report := held_job(kind, job, stopping, suspend=run.spec.suspend):
             return report
@@ -75,7 +87,7 @@ def _look(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now:
         finding = Finding(type=kind, status="Unknown", reason="Starting", message=f"the {name} stage starts")
         return Report(finding=finding, write=wanting.write, again=PATIENCE)
     if (result := _result(snapshot.pods)) is not None:
-        return _done(kind, result, read)
+        return _done(stage, run, result)
     if untold := [pod for pod in snapshot.pods if status(pod).get("phase") == "Succeeded"]:
         return _unknown_result(kind, f"pod {untold[0]['metadata']['name']} succeeded and tells none")
     if holds(job, "Complete") or holds(job, "SuccessCriteriaMet"):
@@ -90,12 +102,24 @@ def _result(pods: Sequence[Object]) -> dict[str, Any] | None:
     return next((found for pod in pods if (found := failure.result_of(pod)) is not None), None)
 
 
-def _done(kind: ConditionType, result: Mapping[str, Any], read: Read) -> Report:
+def _outdated(job: Object, wanted: Sequence[Manifest]) -> bool:
+    """Whether the Job's pods are told something else than the stage would be told now."""
+    return told_by(job) not in {child["metadata"]["name"] for child in wanted if child["kind"] == "ConfigMap"}
+
+
+def _made_anew(job: Object, kind: ConditionType, stage: StageName) -> Report:
+    text = f"what the {stage} stage is asked for has changed: its Job is made anew"
+    finding = Finding(type=kind, status="Unknown", reason="Starting", message=text)
+    return Report(finding=finding, delete=(job,), again=STOPPING)
+
+
+def _done(stage: JobStage, run: FalconFineTune, result: Mapping[str, Any]) -> Report:
     try:
-        facts, message = read(result)
-    except (ValidationError, KeyError) as error:
-        return _unknown_result(kind, str(error))
-    return Report(finding=Finding(type=kind, status="True", reason=str(kind), message=message), facts=facts)
+        facts, message = stage.read(run, result)
+    except (ValueError, KeyError, TypeError) as error:
+        return _unknown_result(stage.kind, str(error))
+    done = Finding(type=stage.kind, status="True", reason=str(stage.kind), message=message)
+    return Report(finding=done, facts=facts)
 
 
 def _unknown_result(kind: ConditionType, detail: str) -> Report:

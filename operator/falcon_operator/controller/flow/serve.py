@@ -49,9 +49,7 @@ def serve(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, now:
     )
 
 
-def _wanting(
-    snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, deployment: Object | None
-) -> Wanting:
+def _wanting(snapshot: Snapshot, run: FalconFineTune, settings: StageSettings, deployment: Object | None) -> Wanting:
     """What has to be written; the number of replicas is compared by itself, since it may be somebody else's."""
     *others, made = children(run, settings, "serve")
     wanted = replicas.left_alone(made, deployment, suspend=run.spec.suspend)
