@@ -23,6 +23,7 @@ from falcon_trainer.tiny import make_base, train_tokenizer
 from tests.unit.trainer.launcher_pod import CONFIG, eventually, free_port
 
 RUN = "tiny-run"
+ALIAS = "assistant"
 POSITIONS = 4096
 TEXTS = ["Why is the sky blue? Because of Rayleigh scattering. " * 4, "Give three tips for staying healthy."]
 DRIVER = """
@@ -62,12 +63,12 @@ def _temporary(prefix: str) -> Path:
 class Server:
     """One serve stage."""
 
-    def __init__(self, folder: Path, **env: str) -> None:
+    def __init__(self, folder: Path, *, serve: dict[str, Any] | None = None, **env: str) -> None:
         self.port = free_port()
         self.runtime = _temporary("falcon-runtime-")
         workspace, merged = merged_model()
         config = self.runtime / "run.json"
-        config.write_text(json.dumps(CONFIG | {"run": RUN, "merged": merged}))
+        config.write_text(json.dumps(CONFIG | {"run": RUN, "merged": merged, "serve": serve or {}}))
         inherited = {name: value for name, value in os.environ.items() if name not in {"HOME", "HF_HOME"}}
         told = {"FALCON_WORKSPACE": str(workspace), "FALCON_RUNTIME": str(self.runtime), "HF_HUB_OFFLINE": "1"}
         self.log = (folder / "serve.log").open("w+")
@@ -125,9 +126,9 @@ class Server:
 
 
 @contextmanager
-def served(folder: Path, **env: str) -> Iterator[Server]:
-    """A Server that is gone afterwards."""
-    server = Server(folder, **env)
+def served(folder: Path, *, serve: dict[str, Any] | None = None, **env: str) -> Iterator[Server]:
+    """A Server that is gone afterwards; `serve` are the fields of the spec, as in YAML."""
+    server = Server(folder, serve=serve, **env)
     try:
         yield server
     finally:

@@ -11,11 +11,15 @@ import pytest
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
+from falcon_trainer.config import Dataset
+from falcon_trainer.data.formats import Conversion
+from falcon_trainer.data.tokenization import Encoder
 from tests.unit.trainer.launcher_pod import eventually
-from tests.unit.trainer.serve_process import POSITIONS, RUN, Server, merged_model, seconds_of
+from tests.unit.trainer.serve_process import ALIAS, POSITIONS, RUN, Server, merged_model, seconds_of
 
 CHAT: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Why is the sky blue?"}]
 PROMPT = "Give three tips"
+DATA = {"sources": [{"uri": "pvc://data/dolly.jsonl"}], "format": "dolly"}
 
 
 class Reference:
@@ -50,12 +54,19 @@ def whole(text: str) -> str:
     return text.replace("\ufffd", "")
 
 
-def test_the_runs_name_is_the_only_model(client: OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == [RUN]
-    assert client.models.retrieve(RUN).id == RUN
+def test_the_runs_name_and_its_alias_are_the_only_models(client: OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == [RUN, ALIAS]
+    assert [client.models.retrieve(name).id for name in (RUN, ALIAS)] == [RUN, ALIAS]
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("gpt-5")
     assert caught.value.code == "model_not_found"
+
+
+def test_an_answer_under_the_alias_names_the_run_that_gave_it(client: OpenAI) -> None:
+    settings: dict[str, Any] = {"messages": CHAT, "max_tokens": 4, "temperature": 0}
+    answers = [client.chat.completions.create(model=name, **settings) for name in (RUN, ALIAS)]
+    assert answers[0].choices == answers[1].choices
+    assert [answer.model for answer in answers] == [RUN, RUN]
 
 
 def test_a_chat_is_answered_as_the_model_itself_answers_in_its_template(client: OpenAI, reference: Reference) -> None:
@@ -65,6 +76,18 @@ def test_a_chat_is_answered_as_the_model_itself_answers_in_its_template(client: 
     assert (answer.model, answer.object, answer.choices[0].finish_reason) == (RUN, "chat.completion", "length")
     assert answer.usage is not None
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (len(ids), 24)
+
+
+def test_a_record_is_asked_as_it_was_trained_token_by_token(client: OpenAI, reference: Reference) -> None:
+    conversion = Conversion.of(Dataset.model_validate(DATA), reference.tokenizer.eos_token)
+    record = {"instruction": "Why is the sky blue?", "context": "Physics.", "response": "Because of scattering."}
+    ((trained,),) = Encoder(reference.tokenizer, "completion").encode([conversion.document(record)])
+    prompt = trained.ids[: trained.trained[0]]
+    message: Any = {"role": "user", "content": conversion.sample(record)["message"]}
+    answer = client.chat.completions.create(model=RUN, messages=[message], max_tokens=16, temperature=0)
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == len(prompt)
+    assert whole(answer.choices[0].message.content or "") == whole(reference.greedy(prompt, 16))
 
 
 def test_a_streamed_chat_says_the_same_in_pieces(client: OpenAI, reference: Reference) -> None:
@@ -181,14 +204,23 @@ def test_a_stop_sequence_ends_the_answer_and_is_not_part_of_it(client: OpenAI, s
     assert (text, finish) == (full[: full.index(stop)], "stop")
 
 
-def test_16_clients_at_once_get_what_one_gets(client: OpenAI) -> None:
-    def ask(number: int) -> str:
-        prompt = f"{PROMPT} {number % 4}"
-        return client.completions.create(model=RUN, prompt=prompt, max_tokens=12, temperature=0).choices[0].text
+def test_32_clients_at_once_get_what_one_gets(client: OpenAI) -> None:
+    def complete(number: int) -> str:
+        prompt = f"{PROMPT} {number}"
+        return client.completions.create(model=RUN, prompt=prompt, max_tokens=8, temperature=0).choices[0].text
 
-    alone = [ask(number) for number in range(4)]
-    with ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(ask, range(16))) == alone * 4
+    def stream(number: int) -> str:
+        asked: list[ChatCompletionMessageParam] = [{"role": "user", "content": f"{PROMPT} {number}"}]
+        settings: dict[str, Any] = {"max_tokens": 8, "temperature": 0, "stream": True}
+        chunks = client.chat.completions.create(model=ALIAS, messages=asked, **settings)
+        return "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+
+    def ask(number: int) -> str:
+        return (complete, stream)[number % 2](number // 2 % 4)
+
+    alone = [ask(number) for number in range(8)]
+    with ThreadPoolExecutor(32) as pool:
+        assert list(pool.map(ask, range(32))) == alone * 4
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["a stream", "a whole answer"])
@@ -245,3 +277,16 @@ def test_metrics_count_requests_and_tokens(server: Server, client: OpenAI) -> No
     client.completions.create(model=RUN, prompt=PROMPT, max_tokens=5, temperature=0)
     assert (server.metric(requests), server.metric(written)) == (before[0] + 1, before[1] + 5)
     assert server.metric("falcon_serve_ready") == 1
+
+
+def test_the_engine_of_transformers_obeys_element_type_and_attention() -> None:
+    import torch
+    from transformers.cli.serving.model_manager import ModelManager
+
+    workspace, merged = merged_model()
+    folder = str(workspace / merged["path"])
+    (loaded,) = ModelManager(
+        device="cpu", dtype="bfloat16", attn_implementation="eager", force_model=folder
+    ).loaded_models.values()
+    assert loaded.model.dtype == torch.bfloat16
+    assert loaded.model.config._attn_implementation == "eager"

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falcon_trainer.serve.answers import Answer, Usage
+from falcon_trainer.serve.draining import Draining, Patience
 from falcon_trainer.serve.engine import EngineError, _piece
 from falcon_trainer.serve.errors import ApiError
 from falcon_trainer.serve.health import PROBE_SECONDS, RECENT_SECONDS, Health
@@ -54,7 +55,7 @@ class Watched:
     health: Health = field(init=False)
 
     def __post_init__(self) -> None:
-        self.health = Health(clock=self.clock)
+        self.health = Health(Draining(Patience(5, 10, 20), self.clock), clock=self.clock)
 
 
 def test_readiness_rests_on_tokens_and_nothing_else() -> None:
@@ -70,7 +71,7 @@ def test_readiness_rests_on_tokens_and_nothing_else() -> None:
     assert "no token for 120 s" in (watched.health.unready() or "")
     watched.health.token()
     assert watched.health.unready() is None
-    watched.health.draining = True
+    watched.health.draining.begin()
     assert watched.health.unready() == "this server is stopping"
 
 

@@ -27,7 +27,7 @@ class Words:
 
 
 def model(sampling: dict[str, float] | None = None) -> ServedModel:
-    return ServedModel(name="m", tokenizer=Words(), positions=100, sampling=sampling or {})
+    return ServedModel(names=("m", "alias"), tokenizer=Words(), positions=100, sampling=sampling or {})
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {

@@ -2,41 +2,20 @@
 
 import json
 import os
+import re
 import signal
-import threading
 from pathlib import Path
 
 import httpx
 import pytest
 
-from falcon_trainer.config import Artifact
-from falcon_trainer.outcome import StageError
+from falcon_trainer.config import Artifact, RunConfig
+from falcon_trainer.layout import RunLayout
+from falcon_trainer.outcome import ExitCode, StageError
 from falcon_trainer.serve.model import checked_folder
-from tests.unit.trainer.launcher_pod import eventually
-from tests.unit.trainer.serve_process import RUN, merged_model, served
-
-
-def test_sigterm_finishes_what_is_under_way_and_then_ends_as_stopped(tmp_path: Path) -> None:
-    with served(tmp_path, FALCON_GRACE_SECONDS="60", FALCON_LINGER_SECONDS="2") as server:
-        server.until_ready()
-        body = {"model": RUN, "prompt": "Give", "max_tokens": 1000, "temperature": 0}
-        answers: list[httpx.Response] = []
-
-        def ask() -> None:
-            answers.append(httpx.post(f"{server.url}/v1/completions", json=body, timeout=120))
-
-        long = threading.Thread(target=ask)
-        long.start()
-        eventually(lambda: server.metric("falcon_serve_in_flight") == 1, "the answer is under way")
-        engine = server.engine()
-        server.process.send_signal(signal.SIGTERM)
-        eventually(lambda: server.status("/ready") == 503, "readiness ends first")
-        assert server.status("/health") == 200
-        assert server.process.wait(60) == 143
-        long.join(10)
-        assert answers[0].json()["usage"]["completion_tokens"] == 1000
-        assert server.ending().outcome.reason == "Stopped"
-        assert not Path(f"/proc/{engine}").exists()
+from falcon_trainer.serve.stage import Told
+from tests.unit.trainer.launcher_pod import CONFIG, eventually
+from tests.unit.trainer.serve_process import POSITIONS, RUN, merged_model, served
 
 
 def test_while_the_model_is_loaded_the_server_is_alive_but_not_ready_and_ends_with_its_engine(tmp_path: Path) -> None:
@@ -84,3 +63,23 @@ def test_a_file_that_was_cut_is_found_before_the_engine_starts(tmp_path: Path) -
     with pytest.raises(StageError, match=r"model\.safetensors has \d+ bytes instead of \d+"):
         checked_folder(tmp_path, Artifact.model_validate(merged))
     assert json.loads((weights.parent / "config.json").read_text())["model_type"] == "falcon"
+
+
+@pytest.mark.parametrize(
+    ("serve_settings", "key", "said"),
+    {
+        "an argument that nobody knows": ({"args": ["--swap"]}, None, "serve.args: unrecognized arguments: --swap"),
+        "more positions than the model has": ({"maxModelLength": POSITIONS + 1}, None, "the model has 4096 positions"),
+        "an empty token": ({}, " \n", "serve.apiKeySecretRef is empty"),
+    }.values(),
+)
+def test_settings_that_cannot_be_obeyed_end_the_stage_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, serve_settings: dict[str, object], key: str | None, said: str
+) -> None:
+    if key is not None:
+        monkeypatch.setenv("FALCON_API_KEY", key)
+    workspace, merged = merged_model()
+    config = RunConfig.model_validate(CONFIG | {"run": RUN, "merged": merged, "serve": serve_settings})
+    with pytest.raises(StageError, match=re.escape(said)) as caught:
+        Told.of(config, RunLayout(RUN, workspace)).model()
+    assert caught.value.code == ExitCode.CONFIGURATION

@@ -15,10 +15,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from falcon_trainer.serve.answering import Answering
+from falcon_trainer.serve.authorization import Guard
 from falcon_trainer.serve.errors import ApiError, engine_failed, invalid, not_ready, unknown_model
 from falcon_trainer.serve.health import Health
 from falcon_trainer.serve.metrics import Metrics
-from falcon_trainer.serve.middleware import Measured
+from falcon_trainer.serve.middleware import Drained, Guarded, Measured
 from falcon_trainer.serve.question import Question, chat_question, completion_question
 from falcon_trainer.serve.schema import Ask, ChatAsk, CompletionAsk, parse
 from falcon_trainer.serve.streaming import ClientGoneError, EventStream, unless_disconnected
@@ -32,11 +33,13 @@ CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 class Endpoint:
     """The handlers of one served model. `answering` is there when the model's tokenizer is."""
 
-    name: str
+    names: tuple[str, ...]
+    """What a request may call the model; the first one is the run's."""
     health: Health
     metrics: Metrics
     responds: Callable[[], Awaitable[str | None]]
     """Why the server should be restarted, None where it should not."""
+    guard: Guard | None = None
     answering: Answering | None = None
     started: float = 0.0
 
@@ -52,7 +55,11 @@ class Endpoint:
                 Route("/ready", self.ready),
                 Route("/metrics", self.exposition),
             ],
-            middleware=[Middleware(Measured, metrics=self.metrics, paths={CHAT, COMPLETIONS})],
+            middleware=[
+                Middleware(Drained, draining=self.health.draining),
+                Middleware(Measured, metrics=self.metrics, paths={CHAT, COMPLETIONS}),
+                Middleware(Guarded, guard=self.guard),
+            ],
             exception_handlers={
                 ApiError: _refuse,
                 HTTPException: _refuse_route,
@@ -76,14 +83,14 @@ class Endpoint:
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models."""
-        return JSONResponse({"object": "list", "data": [self._card()]})
+        return JSONResponse({"object": "list", "data": [self._card(name) for name in self.names]})
 
     async def model_of(self, request: Request) -> Response:
         """GET /v1/models/NAME."""
         asked = request.path_params["model"]
-        if asked != self.name:
-            raise unknown_model(asked, self.name)
-        return JSONResponse(self._card())
+        if asked not in self.names:
+            raise unknown_model(asked, self.names)
+        return JSONResponse(self._card(asked))
 
     async def alive(self, _: Request) -> Response:
         """GET /health: 503 where only a restart helps."""
@@ -113,8 +120,9 @@ class Endpoint:
             raise not_ready("The model is being loaded. Ask /ready until it answers 200.")
         return self.answering
 
-    def _card(self) -> dict[str, Any]:
-        card = {"id": self.name, "object": "model", "created": int(self.started), "owned_by": "falcon-finetune"}
+    def _card(self, name: str) -> dict[str, Any]:
+        card = {"id": name, "object": "model", "created": int(self.started), "owned_by": "falcon-finetune"}
+        card["root"] = self.names[0]  # as vLLM has it: what an alias stands for
         return card | ({"max_model_len": self.answering.model.positions} if self.answering else {})
 
 

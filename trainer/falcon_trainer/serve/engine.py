@@ -7,12 +7,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from falcon_trainer.serve.arguments import EngineArguments
+from falcon_trainer.serve.authorization import VARIABLE
 from falcon_trainer.serve.question import Kind, Question
 
 PATHS: dict[Kind, str] = {"chat": "/v1/chat/completions", "completion": "/v1/completions"}
@@ -48,14 +50,17 @@ class Engine:
         )
 
     @classmethod
-    async def start(cls, folder: Path, device: str) -> "Engine":
+    async def start(cls, folder: Path, device: str, arguments: EngineArguments) -> "Engine":
         """Starts the child; it answers when the model is loaded."""
         port = _free_port()
-        command = ["-m", "falcon_trainer.serve.engine_process", str(folder), "--port", str(port), "--device", device]
         # A session of its own: a stop of the pod must reach the answers' end before it reaches the engine. Its stdout
         # is uvicorn's access log, which would say each request a second time.
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *command, start_new_session=True, stdout=asyncio.subprocess.DEVNULL
+            sys.executable,
+            *engine_command(folder, port, device, arguments),
+            env=engine_environment(os.environ, arguments),
+            start_new_session=True,
+            stdout=asyncio.subprocess.DEVNULL,
         )
         return cls(process, port)
 
@@ -109,6 +114,23 @@ class Engine:
                 async with asyncio.timeout(END_SECONDS):
                     await self._process.wait()
                     return
+
+
+def engine_command(folder: Path, port: int, device: str, arguments: EngineArguments) -> list[str]:
+    """What the interpreter is told."""
+    attention = ["--attn-implementation", arguments.attention] if arguments.attention else []
+    return [
+        *("-m", "falcon_trainer.serve.engine_process", str(folder)),
+        *("--port", str(port), "--device", device, "--dtype", arguments.dtype, *attention),
+    ]
+
+
+def engine_environment(inherited: Mapping[str, str], arguments: EngineArguments) -> dict[str, str]:
+    """The engine's environment. Threads are told here, because torch reads them in each thread that computes; the token
+    of the clients is none of its business.
+    """
+    threads = {"OMP_NUM_THREADS": str(arguments.threads)} if arguments.threads else {}
+    return {name: value for name, value in inherited.items() if name != VARIABLE} | threads
 
 
 def _piece(event: str) -> Piece:

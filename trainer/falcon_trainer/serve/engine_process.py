@@ -1,4 +1,4 @@
-"""`python -m falcon_trainer.serve.engine_process FOLDER --port PORT --device DEVICE`: `transformers serve`, pinned to
+"""`python -m falcon_trainer.serve.engine_process FOLDER --port PORT --device DEVICE …`: `transformers serve`, pinned to
 one model that is loaded before the first request.
 
 The command line of transformers itself would import every other command first.
@@ -18,6 +18,8 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--device", required=True)
+    parser.add_argument("--dtype", required=True)
+    parser.add_argument("--attn-implementation")
     arguments = parser.parse_args()
     # An engine without the layer in front of it would hold memory and a GPU, and answer nobody.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -32,7 +34,8 @@ def main() -> None:
         host="127.0.0.1",
         port=arguments.port,
         device=arguments.device,
-        dtype="auto",  # as stored
+        dtype=arguments.dtype,
+        attn_implementation=arguments.attn_implementation,
         log_level="error",
     )
 

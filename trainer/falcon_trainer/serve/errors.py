@@ -1,5 +1,6 @@
 """Errors in OpenAI's form: {"error": {message, type, param, code}}."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -15,6 +16,8 @@ class ApiError(Exception):
     param: str | None = None
     retry_after: int | None = None
     """Seconds after which the same request may succeed."""
+    challenge: str | None = None
+    """How a client shows who it is (RFC 9110, WWW-Authenticate)."""
 
     def body(self) -> dict[str, Any]:
         """The JSON body."""
@@ -25,7 +28,8 @@ class ApiError(Exception):
 
     def headers(self) -> dict[str, str]:
         """Headers that go with it."""
-        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        headers = {"Retry-After": self.retry_after, "WWW-Authenticate": self.challenge}
+        return {name: str(value) for name, value in headers.items() if value is not None}
 
 
 def invalid(message: str, *, param: str | None, code: str = "invalid_value") -> ApiError:
@@ -33,11 +37,11 @@ def invalid(message: str, *, param: str | None, code: str = "invalid_value") -> 
     return ApiError(HTTPStatus.BAD_REQUEST, message, code, param)
 
 
-def unknown_model(asked: str, served: str) -> ApiError:
+def unknown_model(asked: str, served: Sequence[str]) -> ApiError:
     """A request for a model that is not here."""
     return ApiError(
         HTTPStatus.NOT_FOUND,
-        f"The model {asked!r} does not exist: this server answers for {served!r}.",
+        f"The model {asked!r} does not exist: this server answers for {' and '.join(map(repr, served))}.",
         "model_not_found",
         "model",
     )

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from falcon_trainer.serve.draining import Draining
+
 RECENT_SECONDS = 120.0
 """Readiness lasts this long after a token; an idle engine is asked for one well before."""
 PROBE_SECONDS = 30.0
@@ -14,8 +16,8 @@ PROBE_SECONDS = 30.0
 class Health:
     """What is known of the engine. All times are monotonic seconds."""
 
+    draining: Draining
     clock: Callable[[], float] = time.monotonic
-    draining: bool = False
     last_token: float | None = None
     asked_since: float | None = field(default=None)
     """Since when the engine has owed a token; None while nobody waits for one."""
@@ -39,7 +41,7 @@ class Health:
 
     def unready(self) -> str | None:
         """Why new requests should go elsewhere; None where they are welcome."""
-        if self.draining:
+        if self.draining.began:
             return "this server is stopping"
         if self.last_token is None:
             return "the model is being loaded"

@@ -41,12 +41,18 @@ def checked_folder(workspace: Path, merged: Artifact | None) -> Path:
 class ServedModel:
     """What requests are checked against. `tokenizer` is the merged model's own (transformers, fast)."""
 
-    name: str
+    names: tuple[str, ...]
+    """What a request may call it: the run's name, which answers carry, and perhaps an alias."""
     tokenizer: Any
     positions: int
     """The most tokens that prompt and answer may have together."""
     sampling: Mapping[str, float]
-    """Sampling that the model's generation_config.json asks for where a request says nothing."""
+    """Sampling where a request says nothing: what serve.args, else the model's generation_config.json, ask for."""
+
+    @property
+    def name(self) -> str:
+        """The run's name: an alias stands for it, as OpenAI's aliases stand for the snapshot that an answer names."""
+        return self.names[0]
 
     def prompt_tokens(self, prompt: str) -> int:
         """Tokens of a raw prompt."""
@@ -70,16 +76,42 @@ class ServedModel:
         return len(encoded["input_ids"])
 
 
-def load_served_model(name: str, folder: Path) -> ServedModel:
-    """Reads what our layer needs of the model, not its weights. Raises StageError."""
-    config = _json(folder / "config.json")
+def names_of(run: str, alias: str | None) -> tuple[str, ...]:
+    """What requests may call a run's model, the run's name first."""
+    return (run, alias) if alias and alias != run else (run,)
+
+
+def load_served_model(
+    name: str,
+    folder: Path,
+    *,
+    alias: str | None = None,
+    max_length: int | None = None,
+    sampling: Mapping[str, float] | None = None,
+) -> ServedModel:
+    """Reads what our layer needs of the model, not its weights. Raises StageError.
+
+    `max_length` is serve.maxModelLength, `sampling` what goes before the model's own defaults.
+    """
     generation = _json(folder / "generation_config.json")
+    defaults = {key: generation[key] for key in SAMPLING_DEFAULTS if generation.get(key) is not None}
     return ServedModel(
-        name=name,
+        names=names_of(name, alias),
         tokenizer=_load_tokenizer(folder),
-        positions=int(config.get("max_position_embeddings") or DEFAULT_POSITIONS),
-        sampling={key: generation[key] for key in SAMPLING_DEFAULTS if generation.get(key) is not None},
+        positions=_positions(_json(folder / "config.json"), max_length),
+        sampling=defaults | dict(sampling or {}),
     )
+
+
+def _positions(config: Mapping[str, Any], max_length: int | None) -> int:
+    trained = int(config.get("max_position_embeddings") or DEFAULT_POSITIONS)
+    if max_length is not None and max_length > trained:
+        raise StageError(
+            ExitCode.CONFIGURATION,
+            "ModelTooShort",
+            f"serve.maxModelLength is {max_length}, but the model has {trained} positions. Lower it, or leave it out.",
+        )
+    return max_length or trained
 
 
 def _load_tokenizer(folder: Path) -> Any:

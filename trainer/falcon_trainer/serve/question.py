@@ -87,8 +87,8 @@ def sampling(ask: Ask, model: ServedModel) -> dict[str, float | bool]:
 
 
 def _check_name(ask: Ask, model: ServedModel) -> None:
-    if ask.model != model.name:
-        raise unknown_model(ask.model, model.name)
+    if ask.model not in model.names:
+        raise unknown_model(ask.model, model.names)
 
 
 def _room(model: ServedModel, prompt: int, asked: int | None, *, default: int, param: str) -> int:

@@ -4,10 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from falcon_trainer.serve.arguments import MOST_WAITING
 from falcon_trainer.serve.errors import queue_full
-
-MOST_WAITING = 256
-"""Beyond this, waiting is worse for a client than asking again elsewhere."""
 
 
 class Turns:
