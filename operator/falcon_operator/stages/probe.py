@@ -31,7 +31,7 @@ def token_comes(url: str, patience: float) -> bool:
     try:
         with urllib.request.urlopen(request, timeout=patience) as answer:
             return bool(json.load(answer)["choices"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         print(f"no completion: {error}", file=sys.stderr)
         return False
 

@@ -83,9 +83,7 @@ def available(deployment: Object) -> bool:
     """
     found, wanted = status(deployment), replicas.replicas_of(deployment)
     current: bool = found.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
-    counts: dict[str, int] = {
-        name: found.get(name, 0) for name in ("updatedReplicas", "availableReplicas", "replicas")
-    }
+    counts: dict[str, int] = {name: found.get(name, 0) for name in ("updatedReplicas", "availableReplicas", "replicas")}
     if replicas.owned_by_others(deployment) and wanted:
         # An autoscaler adds and takes replicas all day long: the endpoint answers meanwhile.
         return current and counts["availableReplicas"] >= 1 and counts["updatedReplicas"] == counts["replicas"]
