@@ -38,15 +38,14 @@ CACHES = {
     "TRITON_CACHE_DIR": f"{SCRATCH}/.cache/triton",
     "FLASHINFER_WORKSPACE_BASE": SCRATCH,
 }
-PROBE = Path(__file__).with_name("probe.py")
 PROBE_FILE = "probe.py"
+PROBE = Path(__file__).with_name(PROBE_FILE).read_text()
 
 
 def config(run: FalconFineTune) -> Manifest:
     """The ConfigMap of the pod: the probe."""
-    text = PROBE.read_text()
-    name = f"{run.name}-serve-{content_hash(text, 10)}"
-    return child(run, ("v1", "ConfigMap"), name, {"immutable": True, "data": {PROBE_FILE: text}}, stage="serve")
+    name = f"{run.name}-serve-{content_hash(PROBE, 10)}"
+    return child(run, ("v1", "ConfigMap"), name, {"immutable": True, "data": {PROBE_FILE: PROBE}}, stage="serve")
 
 
 def plan(run: FalconFineTune, settings: StageSettings, merged: Artifact, load_seconds: int) -> PodPlan:
