@@ -38,7 +38,11 @@ class Operator:
 
     def __init__(self, settings: Settings, api: client.ApiClient) -> None:
         identity = f"{settings.pod_name}_{uuid.uuid4().hex[:8]}"
-        stages = StageSettings(image=settings.trainer_image, image_pull_policy=settings.image_pull_policy)
+        stages = StageSettings(
+            image=settings.trainer_image,
+            image_pull_policy=settings.image_pull_policy,
+            vllm_image=settings.vllm_image,
+        )
         self.settings = settings
         self.queue = WorkQueue()
         self.leadership = Leadership(api, settings.pod_namespace, settings.lease, identity)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
+from falcon_operator.stages.settings import VLLM_IMAGE
+
 PullPolicy = Literal["Always", "IfNotPresent", "Never"]
 
 
@@ -17,6 +19,7 @@ class Settings:
     """One field for each variable that the chart sets."""
 
     trainer_image: str
+    vllm_image: str = VLLM_IMAGE
     image_pull_policy: PullPolicy = "IfNotPresent"
     namespaces: tuple[str, ...] = ()
     """Namespaces to act in; empty means all."""
@@ -49,6 +52,7 @@ class Settings:
         names = given("FALCON_NAMESPACES", "").split(",")
         return cls(
             trainer_image=image,
+            vllm_image=given("FALCON_VLLM_IMAGE", cls.vllm_image),
             image_pull_policy=policy,  # type: ignore[arg-type]  # checked above
             namespaces=tuple(name.strip() for name in names if name.strip()),
             log_level=level,

@@ -98,6 +98,7 @@ ALLOWED = {
     "falcon-finetune.dev/falconfinetunes/finalizers": ["update"],
     "batch/jobs": ["get", "list", "watch", "create", "patch", "delete"],
     "apps/deployments": ["get", "list", "watch", "create", "patch", "delete"],
+    "policy/poddisruptionbudgets": ["get", "create", "patch", "delete"],
     "/services": ["get", "list", "watch", "create", "patch", "delete"],
     "/configmaps": ["get", "create"],
     "/persistentvolumeclaims": ["get", "list", "watch", "create"],
@@ -166,13 +167,15 @@ def test_the_environment_tells_the_operator_its_settings(helm: Helm) -> None:
     words = [
         "--set=namespaces={a,b}",
         "--set=trainerImage.repository=r/t,trainerImage.pullPolicy=Never,logLevel=DEBUG",
-        "--set-string=trainerImage.tag=7",
+        "--set-string=trainerImage.tag=7,vllmImage.tag=8",
+        "--set=vllmImage.repository=r/v",
     ]
     rendered = helm("template", RELEASE, str(CHART), *words, "--show-only=templates/deployment.yaml")
     container = yaml.safe_load(rendered)["spec"]["template"]["spec"]["containers"][0]
     told = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert told == {
         "FALCON_TRAINER_IMAGE": "r/t:7",
+        "FALCON_VLLM_IMAGE": "r/v:8",
         "FALCON_IMAGE_PULL_POLICY": "Never",
         "FALCON_NAMESPACES": "a,b",
         "FALCON_LOG_LEVEL": "DEBUG",

@@ -11,6 +11,8 @@ PLURAL = "falconfinetunes"
 RUN_LABEL = f"{GROUP}/run"
 STAGE_LABEL = f"{GROUP}/stage"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
+ALIAS_LABEL = f"{GROUP}/alias"
+"""Of the Service that several runs hand on."""
 HASH_ANNOTATION = f"{GROUP}/hash"
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

@@ -9,6 +9,7 @@ from typing import Any
 import kopf
 
 from falcon_operator.api.names import GROUP, KIND, PLURAL, RUN_LABEL, VERSION
+from falcon_operator.controller.flow.alias import owners
 from falcon_operator.controller.queue import WorkQueue
 from falcon_operator.objects import Key
 
@@ -36,8 +37,9 @@ def handlers(queue: WorkQueue) -> kopf.OperatorRegistry:
         return kopf.login_with_service_account(**given) or kopf.login_with_kubeconfig(**given)
 
     async def seen(event: Any, **_: Any) -> None:
-        if found := key_of(event["type"], event["object"]):
-            queue.add(*found)
+        delay = delay_of(event["type"], event["object"])
+        for key in keys_of(event["object"]):
+            queue.add(key, delay)
 
     kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)(seen)
     for group, version, plural in CHILDREN:
@@ -45,15 +47,20 @@ def handlers(queue: WorkQueue) -> kopf.OperatorRegistry:
     return registry
 
 
-def key_of(kind: str | None, obj: dict[str, Any]) -> tuple[Key, float] | None:
-    """The run that an event is about, and the seconds until it is worth a look."""
+def keys_of(obj: dict[str, Any]) -> set[Key]:
+    """The runs that an event about `obj` concerns: the run itself, or those that a child is made for or belongs to."""
     metadata = obj["metadata"]
     if obj.get("kind") == KIND:
-        return Key(metadata["namespace"], metadata["name"]), 0.0
+        return {Key(metadata["namespace"], metadata["name"])}
     run = (metadata.get("labels") or {}).get(RUN_LABEL)
-    if not run:
-        return None
-    return Key(metadata["namespace"], run), DELETED_DELAY if kind == "DELETED" else CHILD_DELAY
+    return {Key(metadata["namespace"], run), *owners(obj)} if run else set()
+
+
+def delay_of(kind: str | None, obj: dict[str, Any]) -> float:
+    """The seconds until an event is worth a look."""
+    if obj.get("kind") == KIND:
+        return 0.0
+    return DELETED_DELAY if kind == "DELETED" else CHILD_DELAY
 
 
 def watching(namespaces: tuple[str, ...]) -> kopf.OperatorSettings:

@@ -30,6 +30,7 @@ PREFIXES = {
     "Service": ("/api/v1", "services"),
     "ConfigMap": ("/api/v1", "configmaps"),
     "PersistentVolumeClaim": ("/api/v1", "persistentvolumeclaims"),
+    "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
     "Event": ("/api/v1", "events"),
 }
 """Where each kind lives."""
@@ -177,8 +178,9 @@ class Kube:
 
 
 def _whole(kind: str, item: Object) -> Object:
-    """Lists leave out the kind of their items; managedFields are bulk that nobody here reads."""
-    item["metadata"].pop("managedFields", None)
+    """Lists leave out the kind of their items; managedFields are bulk that is read of Deployments alone."""
+    if kind != "Deployment":
+        item["metadata"].pop("managedFields", None)
     prefix, _ = PREFIXES[kind]
     item.setdefault("kind", kind)
     item.setdefault("apiVersion", prefix.removeprefix("/apis/").removeprefix("/api/"))

@@ -8,9 +8,10 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from falcon_operator.api.names import ATTEMPT_LABEL, KIND, RUN_LABEL, STAGE_LABEL, StageName
+from falcon_operator.api.names import ALIAS_LABEL, ATTEMPT_LABEL, KIND, RUN_LABEL, STAGE_LABEL, StageName
 from falcon_operator.api.resource import FalconFineTune, InvalidResourceError, Metadata
 from falcon_operator.api.status import FalconFineTuneStatus
+from falcon_operator.controller.flow.alias import aliases, heirs
 from falcon_operator.controller.flow.children import attempts_of, newest_attempt, references
 from falcon_operator.controller.flow.course import current_stage, stages_beside
 from falcon_operator.controller.flow.gang import rank_zero
@@ -57,11 +58,20 @@ class Observer:
             return Observation(raw, Snapshot(metadata=metadata, status=run.status, run=run))
         return Observation(raw, await self._children(key, metadata, run))
 
+    async def heirs(self, gone: Key) -> list[Key]:
+        """The runs that must be looked at because the run `gone` does not exist: they shared a name with it."""
+        labels = f"{RUN_LABEL}={gone.name},{ALIAS_LABEL}"
+        services = await self._kube.find("Service", gone.namespace, labels=labels)
+        return [key for service in services for key in heirs(service, gone)]
+
     async def _children(self, key: Key, metadata: Metadata, run: FalconFineTune) -> Snapshot:
         stage = current_stage(run)
         attempts = attempts_of(run, await self._train_jobs(run)) if stage == "train" else {}
         newest = newest_attempt(run.status, attempts)
-        objects = await self._objects(key, references(run, self._settings, stage, newest))
+        shared = [Reference("Service", name) for name in aliases(run)]
+        objects = await self._objects(key, [*references(run, self._settings, stage, newest), *shared])
+        # After the Service: whoever wrote it last has told before that it answers.
+        runs = await self._kube.find(KIND, key.namespace) if shared else []
         unseen = objects.get(Reference("Job", train_job_name(run, newest + 1)))
         if stage == "train" and unseen and owned_by(unseen, run.metadata.uid):
             attempts[newest + 1] = unseen  # somebody took its label away
@@ -76,6 +86,7 @@ class Observer:
             pods=here.pods,
             events=here.events,
             progress=here.progress,
+            runs=runs,
             beside={
                 each: await self._sight(key, run, each, _maker(run, each, objects), objects)
                 for each in stages_beside(run)

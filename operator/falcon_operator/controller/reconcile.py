@@ -15,6 +15,7 @@ from falcon_operator.api.names import StageName
 from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.api.status import Condition, ConditionType, FalconFineTuneStatus, Stage
 from falcon_operator.controller.flow.acceptance import accept, just_accepted
+from falcon_operator.controller.flow.alias import with_alias
 from falcon_operator.controller.flow.course import (
     CONDITIONS,
     current_stage,
@@ -60,7 +61,8 @@ def reconcile(snapshot: Snapshot, settings: StageSettings, now: datetime) -> Pla
     if snapshot.metadata.deletion_timestamp is not None:
         return Plan()
     now = now.replace(microsecond=0)
-    reports = [_told_of_refusal(report, snapshot) for report in _story(snapshot, settings, now)]
+    story = with_alias(snapshot, list(_story(snapshot, settings, now)))
+    reports = [_told_of_refusal(report, snapshot) for report in story]
     found = [report.finding for report in reports]
     summary = summarize(found, _kinds(snapshot), snapshot.status.conditions, _at(snapshot))
     status = _status(snapshot, reports, summary, now)

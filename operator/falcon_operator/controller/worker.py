@@ -67,6 +67,8 @@ class Worker:
         seen = await self._observer.observe(key)
         if seen is None:
             metrics.forget(key)
+            for heir in await self._observer.heirs(key):
+                self._queue.add(heir)
             return None
         snapshot = replace(seen.snapshot, refusal=self._applier.refusal(seen.raw))
         plan = reconcile(snapshot, self._settings, datetime.now(UTC))

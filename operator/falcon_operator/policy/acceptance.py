@@ -11,6 +11,7 @@ from falcon_operator.api.names import MAX_NAME
 from falcon_operator.api.resource import FalconFineTune, Problem
 from falcon_operator.policy.pod_acceptance import pod_template_problems
 from falcon_operator.policy.publish_acceptance import publish_problems
+from falcon_operator.policy.serve_acceptance import serve_problems
 from falcon_operator.stages.prepare import source_uris
 from falcon_operator.stages.workspace import access_mode
 from falcon_trainer import uris
@@ -24,6 +25,7 @@ def problems(run: FalconFineTune) -> list[Problem]:
     checks = (
         *(_name, _sources, _model_options, _batch, _steps, _adapter, _gang, _workspace),
         publish_problems,
+        serve_problems,
         pod_template_problems,
     )
     return [problem for check in checks for problem in check(run)]

@@ -29,9 +29,7 @@ def run_config(
         training=spec.training,
         gang=_gang(spec.gang, stage),
         merge=spec.merge if stage == "merge" else Merge(),
-        serve=Serve(engine=spec.serve.engine, gpus=spec.serve.gpus, args=spec.serve.args, alias=spec.serve.alias)
-        if stage == "serve"
-        else Serve(),
+        serve=_served(spec.serve) if stage == "serve" else Serve(),
         publish=spec.publish if stage == "publish" else None,
         adapter=adapter,
         merged=merged,
@@ -44,6 +42,11 @@ def _gang(gang: Gang, stage: StageName) -> Gang:
     if stage == "prepare":
         return Gang(nodes=gang.nodes, gpus_per_node=gang.gpus_per_node, processes_per_node=gang.processes_per_node)
     return gang if stage == "train" else Gang()
+
+
+def _served(serve: Serve) -> Serve:
+    """Without the number of replicas, which restarts none, and the Secret, which the pod is given as a variable."""
+    return serve.model_copy(update={"replicas": Serve().replicas, "api_key_secret_ref": None})
 
 
 def config_map(run: FalconFineTune, stage: StageName, config: RunConfig) -> Manifest:

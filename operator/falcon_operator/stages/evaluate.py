@@ -7,12 +7,11 @@ from falcon_operator.stages.manifest import Manifest
 from falcon_operator.stages.naming import endpoint
 from falcon_operator.stages.nearby import at_the_volume
 from falcon_operator.stages.pod import PodPlan, pod_template
+from falcon_operator.stages.serve_transformers import api_key
 from falcon_operator.stages.settings import StageSettings
 from falcon_trainer.config import Artifact
 
 GRACE_SECONDS = 30
-API_KEY = "FALCON_API_KEY"
-"""The variable that the bearer token is told in, to the server and to those who ask it."""
 
 
 def evaluate_config(run: FalconFineTune, merged: Artifact) -> Manifest:
@@ -23,12 +22,11 @@ def evaluate_config(run: FalconFineTune, merged: Artifact) -> Manifest:
 def evaluate_job(run: FalconFineTune, settings: StageSettings, merged: Artifact) -> Manifest:
     """The Job `NAME-evaluate`; it writes its answers into the report on the workspace."""
     near = at_the_volume(run, "evaluate")
-    key = run.spec.serve.api_key_secret_ref
     plan = PodPlan(
         stage="evaluate",
         config_map=evaluate_config(run, merged)["metadata"]["name"],
         grace_seconds=GRACE_SECONDS,
-        secret_env={API_KEY: key} if key else {},
+        secret_env=api_key(run),
         tolerations=near.tolerations,
         extra=near.extra,
     )

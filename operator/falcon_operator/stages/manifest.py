@@ -10,6 +10,7 @@ from falcon_operator.api.resource import FalconFineTune
 
 Manifest = dict[str, Any]
 """A Kubernetes object in JSON form."""
+MANAGED_BY = {"app.kubernetes.io/managed-by": "falcon-operator"}
 
 
 def content_hash(content: object, length: int = 16) -> str:
@@ -23,7 +24,7 @@ def labels(run: FalconFineTune, stage: StageName | None = None, attempt: int | N
     found = {
         "app.kubernetes.io/name": "falcon-finetune",
         "app.kubernetes.io/instance": run.name,
-        "app.kubernetes.io/managed-by": "falcon-operator",
+        **MANAGED_BY,
         RUN_LABEL: run.name,
     }
     if stage:

@@ -1,4 +1,5 @@
-"""The pod of a stage: hardened as the restricted Pod Security Standard asks, run by the launcher.
+"""The pod of a stage: hardened as the restricted Pod Security Standard asks, run by the launcher unless its plan names
+another program.
 
 Precedence: what a stage cannot do without (security, our labels, our mounts, FALCON_* variables) goes before the run's
 template, and the template goes before our defaults.
@@ -33,6 +34,17 @@ LAUNCHER_SECONDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
+class Program:
+    """What runs in the place of our launcher, in an image that knows nothing of it."""
+
+    image: str
+    command: tuple[str, ...]
+    args: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables that the run's template may replace."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PodPlan:
     """What one stage wants of its pod."""
 
@@ -49,12 +61,14 @@ class PodPlan:
     shared_memory: bool = False
     publications: tuple[Publication, ...] = ()
     """Copies whose targets and credentials are mounted."""
+    program: Program | None = None
+    """By default the launcher of the trainer image, with the stage's name."""
     env: Mapping[str, str] = field(default_factory=dict)
     secret_env: Mapping[str, SecretKey] = field(default_factory=dict)
     """Variables whose values the kubelet takes from Secrets."""
     ports: Mapping[str, int] = field(default_factory=dict)
     probes: Manifest | None = None
-    """Probes of the container; by default the launcher's own liveness."""
+    """Probes and lifecycle of the container; by default the launcher's own liveness."""
     tolerations: tuple[Manifest, ...] = ()
     extra: Manifest = field(default_factory=dict)
     """Further fields of the pod's spec."""
@@ -116,12 +130,11 @@ def _pod_security() -> Manifest:
 def _container(
     plan: PodPlan, settings: StageSettings, template: IdentityPodTemplate, mounts: volumes.Mounts
 ) -> Manifest:
-    ports = {"progress": PROGRESS_PORT} | dict(plan.ports)
+    ports = ({} if plan.program else {"progress": PROGRESS_PORT}) | dict(plan.ports)
     container: Manifest = {
         "name": CONTAINER,
-        "image": template.image or settings.image,
         "imagePullPolicy": settings.image_pull_policy,
-        "args": [plan.stage],
+        **_program(plan, settings, template),
         "env": _env(plan, template),
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "volumeMounts": mounts.mounts,
@@ -134,6 +147,16 @@ def _container(
     }
     resources = _resources(plan, template)
     return container | (plan.probes or launcher_probe()) | ({"resources": resources} if resources else {})
+
+
+def _program(plan: PodPlan, settings: StageSettings, template: IdentityPodTemplate) -> Manifest:
+    if plan.program is None:
+        return {"image": template.image or settings.image, "args": [plan.stage]}
+    return {
+        "image": plan.program.image,
+        "command": list(plan.program.command),
+        "args": list(plan.program.args),
+    }
 
 
 def launcher_probe() -> Manifest:
@@ -150,11 +173,17 @@ def launcher_probe() -> Manifest:
 
 
 def _env(plan: PodPlan, template: IdentityPodTemplate) -> list[Manifest]:
-    """The run's variables and ours; folders for caches are the image's, defaults of the stages the launcher's."""
-    found: dict[str, Manifest] = {variable.name: variable.to_wire() for variable in template.env or []}
-    for name, path in POD_FIELDS.items():
-        found[name] = {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
-    told = {"FALCON_GRACE_SECONDS": str(plan.grace_seconds - LAUNCHER_SECONDS)} | dict(plan.env)
+    """The run's variables and ours; in our image folders for caches are the image's, defaults of the stages the
+    launcher's.
+    """
+    defaults = plan.program.env if plan.program else {}
+    found: dict[str, Manifest] = {name: {"name": name, "value": value} for name, value in defaults.items()}
+    found |= {variable.name: variable.to_wire() for variable in template.env or []}
+    told = dict(plan.env)
+    if plan.program is None:
+        for name, path in POD_FIELDS.items():
+            found[name] = {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+        told = {"FALCON_GRACE_SECONDS": str(plan.grace_seconds - LAUNCHER_SECONDS)} | told
     found |= {name: {"name": name, "value": value} for name, value in told.items()}
     found |= {name: _from_secret(name, secret) for name, secret in plan.secret_env.items()}
     return list(found.values())

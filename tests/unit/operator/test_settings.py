@@ -9,6 +9,7 @@ IMAGE = {"FALCON_TRAINER_IMAGE": "trainer:1"}
 
 def test_what_the_chart_sets() -> None:
     given = IMAGE | {
+        "FALCON_VLLM_IMAGE": "registry.example/vllm:1",
         "FALCON_NAMESPACES": "team-a, team-b",
         "FALCON_IMAGE_PULL_POLICY": "Never",
         "FALCON_LOG_LEVEL": "debug",
@@ -18,12 +19,14 @@ def test_what_the_chart_sets() -> None:
     }
     settings = Settings.from_environment(given)
     assert settings.namespaces == ("team-a", "team-b")
+    assert settings.vllm_image == "registry.example/vllm:1"
     assert (settings.image_pull_policy, settings.log_level) == ("Never", "DEBUG")
     assert (settings.lease, settings.pod_name, settings.pod_namespace) == ("my-release", "operator-0", "falcon-system")
 
 
 def test_what_holds_without_being_said() -> None:
     settings = Settings.from_environment(IMAGE | {"FALCON_NAMESPACES": ""})
+    assert settings.vllm_image == "vllm/vllm-openai:v0.32.0"
     assert settings.namespaces == ()
     assert (settings.image_pull_policy, settings.log_level, settings.port) == ("IfNotPresent", "INFO", 8081)
 

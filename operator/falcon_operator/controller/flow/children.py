@@ -14,12 +14,12 @@ from falcon_operator.stages.merge import merge_config, merge_job
 from falcon_operator.stages.naming import attempt_of, stage_name, train_job_name
 from falcon_operator.stages.prepare import prepare_config, prepare_job
 from falcon_operator.stages.publish import publish_config, publish_job
-from falcon_operator.stages.serve import serve_config, serve_deployment, serve_service
+from falcon_operator.stages.serve import serve_budget, serve_config, serve_deployment, serve_service
 from falcon_operator.stages.settings import StageSettings
 from falcon_operator.stages.train import train_config, train_service
 from falcon_operator.stages.workspace import workspace_claim
 
-APPLIED = frozenset({"Service", "Deployment"})
+APPLIED = frozenset({"Service", "Deployment", "PodDisruptionBudget"})
 """Kinds that are changed when the spec changes; all others are created once."""
 
 
@@ -42,7 +42,12 @@ def children(run: FalconFineTune, settings: StageSettings, stage: StageName) -> 
     assert merged is not None, "serve and evaluate follow merge"
     if stage == "evaluate":
         return [evaluate_config(run, merged), evaluate_job(run, settings, merged)]
-    return [serve_config(run, merged), serve_service(run), serve_deployment(run, settings, merged)]
+    return [
+        serve_config(run, merged),
+        serve_service(run),
+        serve_budget(run),
+        serve_deployment(run, settings, merged),
+    ]
 
 
 def newest_attempt(status: FalconFineTuneStatus, jobs: dict[int, Object]) -> int:
@@ -75,7 +80,7 @@ def leftovers(run: FalconFineTune) -> list[Reference]:
     if run.spec.serve.enabled or not (run.status.merged or run.status.endpoint):
         return jobs
     name = stage_name(run, "serve")
-    return [*jobs, Reference("Deployment", name), Reference("Service", name)]
+    return [*jobs, *(Reference(kind, name) for kind in ("Deployment", "Service", "PodDisruptionBudget"))]
 
 
 @dataclass(frozen=True)

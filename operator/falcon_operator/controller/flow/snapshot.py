@@ -50,6 +50,8 @@ class Snapshot(Sight):
     """The run's own train Jobs by attempt."""
     beside: Mapping[StageName, Sight] = field(default_factory=dict)
     """The stages that run beside the present one, of which the snapshot's own pods are."""
+    runs: Sequence[Object] = ()
+    """The runs of the namespace, read only of a run that shares a name with others."""
     refusal: str | None = None
     """What the API server said when it refused the last child that was to be written."""
 

@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from falcon_operator.controller.flow.children import references
-from falcon_operator.controller.flow.snapshot import Reference
 from falcon_operator.objects import Object
 from tests.unit.operator.api.runs import ADAPTER, MERGED, laid_over
 from tests.unit.operator.controller.snapshots import (
@@ -26,13 +25,14 @@ from tests.unit.operator.policy.pods import pod, waiting
 
 AVAILABLE = {"observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1}
 URL = "http://r-serve.ml.svc/v1"
+SERVER = ["Deployment/r-serve", "Service/r-serve", "PodDisruptionBudget/r-serve"]
 
 
 def serving(deployment: dict[str, Any], **spec: Any) -> tuple[Any, list[Object]]:
     """A run at its serve stage, its model evaluated, and its objects with this status of the Deployment."""
     run = run_at([*ORDER[:4], "Evaluated"], **spec)
-    config, service, made = stage_objects(run, "serve")
-    return run, [config, service, existing(made, status=deployment)]
+    *others, made = stage_objects(run, "serve")
+    return run, [*others, existing(made, status=deployment)]
 
 
 def test_the_merge_stage_is_told_which_adapter_was_accepted() -> None:
@@ -51,7 +51,7 @@ def test_the_merged_model_goes_into_the_status() -> None:
 
 def test_the_server_is_told_which_model_was_verified() -> None:
     plan = look(snapshot(run_at(ORDER[:4])))
-    assert writes(plan) == ["ConfigMap/r-serve", "Service/r-serve", "Deployment/r-serve"]
+    assert writes(plan) == ["ConfigMap/r-serve", "Service/r-serve", "PodDisruptionBudget/r-serve", "Deployment/r-serve"]
     assert MERGED.digest in plan.write[0]["data"]["run.json"]
     assert told(plan, "Serving") == ("Unknown", "RollingOut")
 
@@ -122,17 +122,17 @@ def test_only_what_differs_is_applied() -> None:
 
 
 def test_a_service_that_was_deleted_is_made_again_while_the_run_stays_ready() -> None:
-    run, (config, _, deployment) = serving(AVAILABLE)
-    plan = look(snapshot(run, [config, deployment]))
+    run, (config, _, budget, deployment) = serving(AVAILABLE)
+    plan = look(snapshot(run, [config, budget, deployment]))
     assert writes(plan) == ["Service/r-serve"]
     assert told(plan, "Ready") == ("True", "Serving")
 
 
 def test_a_server_that_is_not_wanted_any_more_is_put_away() -> None:
-    _, (_, service, deployment) = serving(AVAILABLE)
+    _, (_, *made) = serving(AVAILABLE)
     off = run_at(ORDER[:4], {"endpoint": URL}, serve={"enabled": False})
-    plan = look(snapshot(off, [service, deployment]))
-    assert deletes(plan) == ["Deployment/r-serve", "Service/r-serve"]
+    plan = look(snapshot(off, made))
+    assert deletes(plan) == SERVER
     assert plan.status
     assert plan.status.endpoint == URL, "until it is gone"
     gone = look(snapshot(off))
@@ -149,13 +149,13 @@ def test_a_server_that_is_not_wanted_any_more_is_put_away() -> None:
     ],
 )
 def test_a_server_that_never_became_available_is_put_away_too(status: dict[str, Any]) -> None:
-    _, (_, service, deployment) = serving(status)
+    _, (_, *made) = serving(status)
     off = run_at(ORDER[:4], serve={"enabled": False})
     assert off.status.endpoint is None, "it is told once the server is available"
     looked_up = references(off, SETTINGS, None, 0)
-    assert looked_up == [Reference("Deployment", "r-serve"), Reference("Service", "r-serve")]
-    plan = look(snapshot(off, [service, deployment]))
-    assert deletes(plan) == ["Deployment/r-serve", "Service/r-serve"]
+    assert [f"{kind}/{name}" for kind, name in looked_up] == SERVER
+    plan = look(snapshot(off, made))
+    assert deletes(plan) == SERVER
 
 
 def test_a_ready_run_without_a_server_is_left_alone() -> None:

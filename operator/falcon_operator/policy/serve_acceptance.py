@@ -1,0 +1,65 @@
+"""Whether the server that a run asks for can be made, and the memory that its merge may use is enough."""
+
+from collections.abc import Iterator
+
+from falcon_operator.api.resource import FalconFineTune, Problem
+from falcon_operator.policy.engine import engine_of
+from falcon_operator.stages.naming import stage_name
+from falcon_trainer.serve.arguments import ArgumentsError, engine_arguments
+
+LEAST_MERGE_MIB = 64
+MADE_FROM_FIELDS = {
+    "--model": "the model is the run's own",
+    "--served-model-name": "the names are the run's and serve.alias",
+    "--host": "the probes and the Service need it as it is",
+    "--port": "the probes and the Service need it as it is",
+    "--uds": "the probes and the Service need a port",
+    "--api-key": "a token does not belong into a spec: use serve.apiKeySecretRef",
+}
+"""Arguments of vLLM that would take the server away from under its Service."""
+
+
+def serve_problems(run: FalconFineTune) -> Iterator[Problem]:
+    """The problems of `serve` and of `merge.memory`."""
+    for check in (_engine, _arguments, _alias, _memory):
+        yield from check(run)
+
+
+def _engine(run: FalconFineTune) -> Iterator[Problem]:
+    serve = run.spec.serve
+    engine = engine_of(serve)
+    if engine == "vllm" and not serve.gpus:
+        yield Problem("spec.serve.gpus", "the engine vllm needs at least one GPU: set it, or use engine: transformers")
+    if engine != "vllm" and serve.quantization != "none":
+        yield Problem(
+            "spec.serve.quantization",
+            f"{serve.quantization} is an option of the engine vllm, and this server's is {engine}: leave it out, or "
+            "set serve.gpus",
+        )
+
+
+def _arguments(run: FalconFineTune) -> Iterator[Problem]:
+    serve, path = run.spec.serve, "spec.serve.args"
+    if engine_of(serve) == "transformers":
+        try:
+            engine_arguments(serve.args, gpus=serve.gpus)
+        except ArgumentsError as error:
+            yield Problem(path, str(error).removeprefix("serve.args: "))
+        return
+    for index, word in enumerate(serve.args or ()):
+        if not index and not word.startswith("-"):
+            yield Problem(f"{path}[0]", f"{word!r} is no option of vllm: they begin with '--'")
+        if why := MADE_FROM_FIELDS.get(word.partition("=")[0].replace("_", "-")):
+            yield Problem(f"{path}[{index}]", f"{word.partition('=')[0]} cannot be given here: {why}")
+
+
+def _alias(run: FalconFineTune) -> Iterator[Problem]:
+    own = [stage_name(run, "serve"), stage_name(run, "train")]
+    if run.spec.serve.alias in own:
+        yield Problem("spec.serve.alias", f"{run.spec.serve.alias} is a Service of the run itself: choose another name")
+
+
+def _memory(run: FalconFineTune) -> Iterator[Problem]:
+    text = run.spec.merge.memory
+    if text.endswith("Mi") and int(text.removesuffix("Mi")) < LEAST_MERGE_MIB:
+        yield Problem("spec.merge.memory", f"{text} is too little to merge with: give at least {LEAST_MERGE_MIB}Mi")
