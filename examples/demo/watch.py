@@ -5,7 +5,7 @@ import time
 
 from examples.demo.kube import Kubectl, KubectlError, Manifest, condition_of
 
-STAGES = ("Accepted", "Prepared", "Trained", "Merged", "Serving", "Ready")
+STAGES = ("Accepted", "Prepared", "Trained", "Merged", "Serving", "Published", "Ready")
 KIND = "falconfinetune"
 
 

@@ -17,12 +17,12 @@ from tests.e2e.watching import KINDS, LABEL, Seen, watching
 
 RUN = "dolly-tiny"
 STAGES = ("Preparing", "Training", "Merging", "Deploying")
-TOKEN_FREE = {"train", "merge", "serve"}
+TOKEN_FREE = {"train", "merge", "serve", "evaluate"}
 
 
 @dataclass
 class Finished:
-    """A run that is Ready, and all that was seen on its way."""
+    """A run that is Ready and evaluated, and all that was seen on its way."""
 
     status: dict[str, Any]
     seen: Seen
@@ -54,7 +54,10 @@ def finished(kubectl: Kubectl) -> Iterator[Finished]:
         for stage in STAGES:
             wait_for_stage(kubectl, stage)
             kill_leader()
-        status = wait_true(kubectl, RUN, "Ready")
+        wait_true(kubectl, RUN, "Ready")
+        status = wait_true(kubectl, RUN, "Evaluated")
+        # The Job controller's own last word on the Job, after which nobody writes.
+        kubectl("wait", "--for=condition=Complete", f"job/{RUN}-evaluate", "--timeout=120s")
         yield Finished(status, seen, versions(kubectl))
 
 
@@ -95,6 +98,12 @@ def test_the_gang_trained_on_two_nodes(finished: Finished) -> None:
     nodes = {pod["spec"]["nodeName"] for pod in finished.pods("train")}
     assert len(finished.pods("train")) == 2
     assert len(nodes) == 2, f"both train pods ran on {nodes}"
+
+
+def test_the_served_model_was_asked_the_stored_prompts(finished: Finished) -> None:
+    evaluation = finished.status["evaluation"]
+    assert evaluation["merged"] == finished.status["merged"]["digest"]
+    assert evaluation["answered"] == evaluation["prompts"] > 0
 
 
 def test_stage_pods_hold_no_api_token(finished: Finished) -> None:

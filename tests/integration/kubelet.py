@@ -28,7 +28,8 @@ MERGED = Artifact(path="runs/r/merged/0b", digest=f"sha256:{'0b' * 32}", bytes=4
 RESULTS: dict[str, dict[str, Any]] = {
     "prepare": {"dataset": DATASET, "model": {"path": "base"}},
     "train": {"adapter": ADAPTER.to_wire(), "step": 60, "loss": "0.05"},
-    "merge": {"merged": MERGED.to_wire()},
+    "merge": {"merged": MERGED.to_wire(), "merge": {"dtype": "auto", "tensors": 9, "changedTensors": 4}},
+    "evaluate": {"evaluation": {"prompts": 4, "answered": 4, "changed": 3}},
 }
 
 End = tuple[int, Outcome | str]
@@ -57,7 +58,7 @@ class Kubelet:
 
     def __init__(self, admin: Admin, namespace: str) -> None:
         self._admin, self._namespace = admin, namespace
-        self.stages: dict[str, Fate] = {"prepare": success, "merge": success}
+        self.stages: dict[str, Fate] = {"prepare": success, "merge": success, "evaluate": success}
         self.pods: dict[str, Fate] = {}
         self.silent: set[str] = set()
         """Pods on nodes that do not report: once deleted, they stay Terminating."""

@@ -27,6 +27,8 @@ FREE: dict[str, Mapping[str, Any]] = {
     "the server's GPUs": {"serve": {"gpus": 1}},
     "pod templates": {"podTemplate": {"train": {"nodeSelector": {"pool": "gpu"}}}},
     "whether it is served": {"serve": {"enabled": False}},
+    "the merged model's type": {"merge": {"dtype": "float32"}},
+    "what is published": {"publish": [{"uri": "hf://acme/support-bot"}]},
 }
 
 
@@ -70,12 +72,3 @@ def test_a_volume_of_one_node_keeps_its_run_on_one_node(kubectl: Kubectl, shared
     assert "the workspace was created for one node" in said
     said = refusal(kubectl, in_namespace(resource("run", serve={"replicas": 2}), shared))
     assert "workspace.accessMode ReadWriteMany" in said
-
-
-def test_a_merged_models_type_is_fixed(kubectl: Kubectl, shared: str) -> None:
-    apply(kubectl, in_namespace(resource("merged", merge={"dtype": "float16"}), shared))
-    merged = {"path": "runs/merged/merged/x", "digest": f"sha256:{'0' * 64}", "bytes": 1}
-    set_status(kubectl, shared, "merged", {"merged": merged})
-    said = refusal(kubectl, in_namespace(resource("merged", merge={"dtype": "float32"}), shared))
-    assert "spec.merge.dtype" in said
-    assert "merged already" in said

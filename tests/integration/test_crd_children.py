@@ -17,7 +17,12 @@ from tests.unit.operator.stages.manifests import children, pod, workload
 EVERYTHING: Mapping[str, Any] = {
     "model": {"source": "hf://tiiuae/falcon-7b", "tokenSecretRef": {"name": "hub", "key": "token"}},
     "gang": {"nodes": 2, "gpusPerNode": 1},
-    "serve": {"gpus": 1},
+    "serve": {"gpus": 1, "apiKeySecretRef": {"name": "key", "key": "token"}},
+    "publish": [
+        {"uri": "hf://acme/bot", "secretName": "hub"},
+        {"uri": "pvc://models/bot", "what": "adapter"},
+        {"uri": "s3://models/bot", "secretName": "bucket"},
+    ],
     "podTemplate": {
         "all": {
             "labels": {"team": "nlp"},
@@ -31,6 +36,7 @@ EVERYTHING: Mapping[str, Any] = {
             "schedulerName": "default-scheduler",
         },
         "prepare": {"serviceAccountName": "default"},
+        "publish": {"serviceAccountName": "default"},
         "train": {"affinity": {"podAntiAffinity": {}}},
     },
 }

@@ -44,6 +44,7 @@ async def test_a_run_goes_through_all_stages_and_then_keeps_still(
         assert status["dataset"]["records"] == 8
         assert (status["training"]["progress"], status["training"]["loss"]) == ("100%", "0.05")
         assert [(each["attempt"], each["state"]) for each in status["attempts"]] == [(1, "Succeeded")]
+        await lab.until_condition("Evaluated", "True")
         await until("the Job controller's last word on each Job", lambda: jobs_settled(lab))
         before = await versions(lab)
         await asyncio.sleep(STILL_SECONDS)  # the time itself is what is tested; several resyncs lie in it
@@ -56,7 +57,7 @@ async def test_a_run_goes_through_all_stages_and_then_keeps_still(
         assert after.pop("run") >= before.pop("run")  # kubectl's own field ownership may be noted
         assert after == before
     assert recorder.made_twice() == {}
-    assert {f"Job/r-{stage}" for stage in ("prepare", "train-1", "merge")} < set(recorder.uids)
+    assert {f"Job/r-{stage}" for stage in ("prepare", "train-1", "merge", "evaluate")} < set(recorder.uids)
     assert {"Service/r-train", "Service/r-serve", "Deployment/r-serve"} < set(recorder.uids)
 
 

@@ -150,7 +150,7 @@ def problem(uri: str, grammar: Grammar) -> str | None:
         return "it holds a line end or another control character"
     parse = grammar.get(scheme)
     if parse is None:
-        return f"{scheme}:// cannot be read here; known are {', '.join(f'{known}://' for known in grammar)}"
+        return f"{scheme}:// cannot be used here; known are {', '.join(f'{known}://' for known in grammar)}"
     try:
         parse(uri)
     except ValueError as error:

@@ -96,7 +96,6 @@ def resource_schema() -> Schema:
         RULES: [
             _name_rule(),
             *(_fixed(field, called) for field, called in FIXED.items()),
-            _merged_rule(),
             _alone_rule(),
         ],
     }
@@ -119,14 +118,6 @@ def _unless(status_field: str, rule: str) -> str:
 def _fixed(field: str, called: str) -> dict[str, Any]:
     sentence = f"{called} cannot change once the run is accepted: create a new {KIND} to train something else"
     return cel(_unless("acceptedSpecHash", f"self.spec.{field} == oldSelf.spec.{field}"), sentence, f".spec.{field}")
-
-
-def _merged_rule() -> dict[str, Any]:
-    return cel(
-        _unless("merged", "self.spec.merge.dtype == oldSelf.spec.merge.dtype"),
-        f"the model is merged already, its element type cannot change: create a new {KIND}",
-        ".spec.merge.dtype",
-    )
 
 
 def _alone_rule() -> dict[str, Any]:

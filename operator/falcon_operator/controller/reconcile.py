@@ -63,7 +63,8 @@ def reconcile(snapshot: Snapshot, settings: StageSettings, now: datetime) -> Pla
     now = now.replace(microsecond=0)
     story = with_alias(snapshot, list(_story(snapshot, settings, now)))
     reports = [_told_of_refusal(report, snapshot) for report in story]
-    summary = summarize([each.finding for each in reports], _kinds(snapshot), snapshot.status.conditions)
+    found = [report.finding for report in reports]
+    summary = summarize(found, _kinds(snapshot), snapshot.status.conditions, _at(snapshot))
     status = _status(snapshot, reports, summary, now)
     changed = status.to_wire() != snapshot.status.to_wire()
     occasions = (occasion for report in reports for occasion in report.occasions)
@@ -89,6 +90,12 @@ def _again(
     if asked:
         return min(asked)
     return None if summary.stage in ENDS or summary.here.final or summary.here.paused else PATIENCE
+
+
+def _at(snapshot: Snapshot) -> ConditionType | None:
+    """The stage on the way to the end; the server is the end of a way that leads to one."""
+    here = current_stage(snapshot.run) if snapshot.run else None
+    return None if here in (None, "serve") else CONDITIONS[here]
 
 
 def _stages(run: FalconFineTune) -> Sequence[StageName | None]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from falcon_operator.api.names import MAX_NAME
 from falcon_operator.api.resource import FalconFineTune, Problem
 from falcon_operator.policy.pod_acceptance import pod_template_problems
+from falcon_operator.policy.publish_acceptance import publish_problems
 from falcon_operator.policy.serve_acceptance import serve_problems
 from falcon_operator.stages.prepare import source_uris
 from falcon_operator.stages.workspace import access_mode
@@ -22,14 +23,8 @@ RUN_NAME = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 def problems(run: FalconFineTune) -> list[Problem]:
     """Everything that is wrong with the spec; empty where the run is accepted."""
     checks = (
-        _name,
-        _sources,
-        _model_options,
-        _batch,
-        _steps,
-        _adapter,
-        _gang,
-        _workspace,
+        *(_name, _sources, _model_options, _batch, _steps, _adapter, _gang, _workspace),
+        publish_problems,
         serve_problems,
         pod_template_problems,
     )

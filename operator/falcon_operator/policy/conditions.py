@@ -80,22 +80,31 @@ def wanted(spec: FalconFineTuneSpec) -> tuple[ConditionType, ...]:
     return tuple(kind for kind in STAGE_CONDITIONS if chosen.get(kind, True))
 
 
-def summarize(found: Sequence[Finding], kinds: Sequence[ConditionType], old: Sequence[Condition]) -> Summary:
+def summarize(
+    found: Sequence[Finding],
+    kinds: Sequence[ConditionType],
+    old: Sequence[Condition],
+    at: ConditionType | None = None,
+) -> Summary:
     """All conditions of a run that has stage conditions of these `kinds`. `found` holds what was found out of some of
     them, the first one always. The others wait, except one that was done already (a spec that was changed into an
     invalid one undoes nothing): it keeps its condition of `old`.
+
+    `at` is the stage that the run is at, None at the end of its way. What is found of stages behind it is of an earlier
+    result, so a run whose new merge has just ended is not Ready because the model before is served.
     """
     told = {finding.type: finding for finding in found}
     needed = [kind for kind in kinds if kind in WORDS]
-    here = _here(told, needed)
+    here = _here(told, needed, at)
     done = {condition.type: condition for condition in old if condition.status == "True"}
     stages = [told.get(kind) or _waits(kind, here, done.get(kind)) for kind in kinds]
     leaving = [finding for finding in found if finding.type not in kinds]
-    ready, word = _ready(here, told, complete=all(kind in told and told[kind].done for kind in needed))
+    complete = at is None and all(kind in told and told[kind].done for kind in needed)
+    ready, word = _ready(here, told, complete=complete)
     return Summary(word, here, (*stages, *leaving, ready, _reconciling(ready, here), _stalled(here)))
 
 
-def _here(told: Mapping[ConditionType, Finding], needed: Sequence[ConditionType]) -> Finding:
+def _here(told: Mapping[ConditionType, Finding], needed: Sequence[ConditionType], at: ConditionType | None) -> Finding:
     """The first one that is not done; where nothing is known of it yet, the last one that is. A run that is being
     suspended is at what still stops.
     """
@@ -103,7 +112,7 @@ def _here(told: Mapping[ConditionType, Finding], needed: Sequence[ConditionType]
     for kind in needed:
         if here.done and kind in told:
             here = told[kind]
-        if kind not in told or not here.done:
+        if kind not in told or not here.done or kind == at:
             break
     return next(moving(told[kind] for kind in needed if kind in told), here) if here.paused else here
 

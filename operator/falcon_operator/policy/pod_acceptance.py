@@ -103,13 +103,15 @@ def _volumes(run: FalconFineTune, template: PodTemplate, path: str) -> Iterator[
             # Two volumes of one claim hang a pod for ever (kubernetes #82526).
             yield Problem(
                 f"{place}.source",
-                f"the claim {name!r} is mounted by the run already, under /workspace or /sources/{name}",
+                f"the claim {name!r} is mounted by the run already, under /workspace, /sources/{name} or "
+                f"/published/{name}",
             )
 
 
 def _mounted_claims(run: FalconFineTune) -> list[str]:
     # Also of a URI that is refused elsewhere, so not parsed as `claims_of` does it.
-    named = [uri.removeprefix("pvc://").partition("/")[0] for uri in source_uris(run) if uri.startswith("pvc://")]
+    uris = [*source_uris(run), *(publication.uri for publication in run.spec.publish or [])]
+    named = [uri.removeprefix("pvc://").partition("/")[0] for uri in uris if uri.startswith("pvc://")]
     return [workspace_claim_name(run), *named]
 
 

@@ -5,12 +5,19 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from falcon_operator.api.names import ATTEMPT_LABEL
+from falcon_operator.api.names import ATTEMPT_LABEL, StageName
 from falcon_operator.api.resource import FalconFineTune, spec_hash
-from falcon_operator.api.status import AttemptStatus, Condition, FalconFineTuneStatus, TrainingStatus
+from falcon_operator.api.status import (
+    AttemptStatus,
+    Condition,
+    EvaluationStatus,
+    FalconFineTuneStatus,
+    TrainingStatus,
+)
 from falcon_operator.controller.flow.children import children
+from falcon_operator.controller.flow.course import current_stage, stages_beside
 from falcon_operator.controller.flow.report import Plan
-from falcon_operator.controller.flow.snapshot import Snapshot, reference
+from falcon_operator.controller.flow.snapshot import Sight, Snapshot, reference
 from falcon_operator.controller.reconcile import reconcile
 from falcon_operator.objects import Object
 from falcon_operator.stages.settings import StageSettings
@@ -21,6 +28,7 @@ from tests.unit.operator.policy.pods import NOW, at, ended, outcome
 
 SETTINGS = StageSettings(image="trainer:test")
 ORDER = ("Accepted", "Prepared", "Trained", "Merged", "Serving")
+EVALUATION = EvaluationStatus(merged=MERGED.digest, prompts=4, answered=4, changed=3)
 
 
 def run_at(done: Sequence[str], /, status: Mapping[str, Any] | None = None, **spec: Any) -> FalconFineTune:
@@ -34,6 +42,7 @@ def run_at(done: Sequence[str], /, status: Mapping[str, Any] | None = None, **sp
     facts |= {"accepted_spec_hash": spec_hash(run.spec)} if "Accepted" in done else {}
     facts |= {"adapter": ADAPTER} if "Trained" in done else {}
     facts |= {"merged": MERGED} if "Merged" in done else {}
+    facts |= {"evaluation": EVALUATION} if "Evaluated" in done else {}
     return run.model_copy(update={"status": FalconFineTuneStatus(**(facts | dict(status or {})))})
 
 
@@ -62,8 +71,9 @@ def snapshot(
     pods: Sequence[Object] = (),
     events: Sequence[Object] = (),
     progress: Progress | None = None,
+    beside: Mapping[StageName, Sequence[Object]] | None = None,
 ) -> Snapshot:
-    """What was seen of the run."""
+    """What was seen of the run; `beside` are the pods of the stages beside the current one."""
     return Snapshot(
         metadata=run.metadata,
         status=run.status,
@@ -73,6 +83,7 @@ def snapshot(
         pods=pods,
         events=events,
         progress=progress,
+        beside={stage: Sight(pods=pods) for stage, pods in (beside or {}).items()},
     )
 
 
@@ -106,11 +117,13 @@ def look(seen: Snapshot, now: datetime = NOW) -> Plan:
 
 
 def _moves_on(before: Snapshot, after: Snapshot) -> bool:
-    """Whether the next look is about another stage, or another step of an attempt."""
+    """Whether the next look is about other stages, or another step of an attempt."""
 
     def place(seen: Snapshot) -> object:
-        true = [each.type for each in seen.status.conditions if each.status == "True" and each.type in ORDER]
-        return true, [record.end_time for record in seen.status.attempts]
+        assert seen.run
+        true = {each.type for each in seen.status.conditions if each.status == "True" and each.type in ORDER}
+        stages = current_stage(seen.run), stages_beside(seen.run)
+        return true, stages, [record.end_time for record in seen.status.attempts]
 
     return place(before) != place(after)
 

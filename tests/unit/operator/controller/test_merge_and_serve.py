@@ -29,8 +29,8 @@ SERVER = ["Deployment/r-serve", "Service/r-serve", "PodDisruptionBudget/r-serve"
 
 
 def serving(deployment: dict[str, Any], **spec: Any) -> tuple[Any, list[Object]]:
-    """A run at its serve stage, and its objects with this status of the Deployment."""
-    run = run_at(ORDER[:4], **spec)
+    """A run at its serve stage, its model evaluated, and its objects with this status of the Deployment."""
+    run = run_at([*ORDER[:4], "Evaluated"], **spec)
     *others, made = stage_objects(run, "serve")
     return run, [*others, existing(made, status=deployment)]
 

@@ -11,13 +11,20 @@ from tests.unit.operator.policy.pods import NOW
 
 ACCEPTED, PREPARED, TRAINED = ConditionType.ACCEPTED, ConditionType.PREPARED, ConditionType.TRAINED
 MERGED, SERVING = ConditionType.MERGED, ConditionType.SERVING
-WHOLE = (ACCEPTED, PREPARED, TRAINED, MERGED, SERVING)
-SERVE_OFF = WHOLE[:4]
-ADAPTER_ONLY = WHOLE[:3]
+PUBLISHED, EVALUATED = ConditionType.PUBLISHED, ConditionType.EVALUATED
+WAY = (ACCEPTED, PREPARED, TRAINED, MERGED, SERVING)
+WHOLE = (*WAY, EVALUATED)
+SERVE_OFF = WAY[:4]
+ADAPTER_ONLY = WAY[:3]
+WITH_COPIES = (*WAY, PUBLISHED, EVALUATED)
 
 
 def said(kind: ConditionType, status: State = "True", reason: str = "R", *, final: bool = False) -> Finding:
     return Finding(type=kind, status=status, reason=reason, message="m", final=final)
+
+
+def held(kind: ConditionType) -> Finding:
+    return Finding(type=kind, status="Unknown", reason="Suspended", message="m", paused=True)
 
 
 def done(*kinds: ConditionType) -> list[Finding]:
@@ -68,6 +75,88 @@ CASES: dict[str, Case] = {
         "False",
     ),
     "serves": (WHOLE, done(*WHOLE), Stage.SERVING, "True", "False", "False"),
+    "serves, and is not evaluated yet": (WHOLE, done(*WAY), Stage.SERVING, "True", "False", "False"),
+    "serves, and its evaluation failed": (
+        WHOLE,
+        [*done(*WAY), said(EVALUATED, "False", "NoAnswer", final=True)],
+        Stage.SERVING,
+        "True",
+        "False",
+        "False",
+    ),
+    "merges anew while the old model is served": (
+        WHOLE,
+        [*done(*ADAPTER_ONLY), said(MERGED, "Unknown"), said(SERVING)],
+        Stage.MERGING,
+        "False",
+        "True",
+        "False",
+    ),
+    "the new merge failed while the old model is served": (
+        WHOLE,
+        [*done(*ADAPTER_ONLY), said(MERGED, "False", "DiskFull", final=True), said(SERVING)],
+        Stage.FAILED,
+        "False",
+        "False",
+        "True",
+    ),
+    "serves while it publishes": (
+        WITH_COPIES,
+        [*done(*WAY), said(PUBLISHED, "Unknown")],
+        Stage.PUBLISHING,
+        "False",
+        "True",
+        "False",
+    ),
+    "rolls out, and cannot publish": (
+        WITH_COPIES,
+        [*done(*SERVE_OFF), said(SERVING, "Unknown"), said(PUBLISHED, "False", final=True)],
+        Stage.DEPLOYING,
+        "False",
+        "True",
+        "False",
+    ),
+    "serves, and cannot publish": (
+        WITH_COPIES,
+        [*done(*WAY), said(PUBLISHED, "False", final=True)],
+        Stage.FAILED,
+        "False",
+        "False",
+        "True",
+    ),
+    "has published its adapter before the merge begins": (
+        WITH_COPIES,
+        done(*ADAPTER_ONLY, PUBLISHED),
+        Stage.TRAINING,
+        "False",
+        "True",
+        "False",
+    ),
+    "serves and has published": (WITH_COPIES, done(*WITH_COPIES), Stage.SERVING, "True", "False", "False"),
+    "has published what nobody serves": (
+        (*SERVE_OFF, PUBLISHED),
+        done(*SERVE_OFF, PUBLISHED),
+        Stage.SUCCEEDED,
+        "True",
+        "False",
+        "False",
+    ),
+    "is suspended": (
+        WITH_COPIES,
+        [*done(*SERVE_OFF), held(SERVING), held(PUBLISHED)],
+        Stage.SUSPENDED,
+        "False",
+        "False",
+        "False",
+    ),
+    "is suspended, and its copying has not stopped yet": (
+        WITH_COPIES,
+        [*done(*SERVE_OFF), held(SERVING), said(PUBLISHED, "Unknown", "Suspending")],
+        Stage.PUBLISHING,
+        "False",
+        "True",
+        "False",
+    ),
     "merged, no server wanted": (SERVE_OFF, done(*SERVE_OFF), Stage.SUCCEEDED, "True", "False", "False"),
     "an adapter and nothing more wanted": (
         ADAPTER_ONLY,
@@ -92,6 +181,30 @@ def test_what_follows_for_the_run(case: str) -> None:
     assert set(needed) < set(states), "each wanted condition is told from the first look on"
 
 
+def test_a_run_that_has_just_merged_anew_is_not_ready_because_the_model_before_is_served() -> None:
+    summary = summarize(done(*WITH_COPIES), WITH_COPIES, [], MERGED)
+    states = {finding.type: finding.status for finding in summary.conditions}
+    assert (states[ConditionType.READY], states[SERVING], summary.stage) == ("False", "True", Stage.MERGING)
+    assert summarize(done(*WITH_COPIES), WITH_COPIES, []).stage == Stage.SERVING
+
+
+def test_a_ready_run_says_where_it_answers_and_not_what_came_last() -> None:
+    url = Finding(type=SERVING, status="True", reason="Available", message="served at URL")
+    summary = summarize([*done(*SERVE_OFF), url, *done(PUBLISHED, EVALUATED)], WITH_COPIES, [])
+    (ready,) = (finding for finding in summary.conditions if finding.type is ConditionType.READY)
+    assert (ready.reason, ready.message) == ("Serving", "served at URL")
+
+
+def test_conditions_are_told_in_one_order() -> None:
+    """Whatever was found out of them: the status would be written again and again."""
+    found = [*done(*SERVE_OFF), said(SERVING, "Unknown")]
+    stages = [
+        [finding.type for finding in summarize(told, WITH_COPIES, []).conditions][: len(WITH_COPIES)]
+        for told in (found, [*found, said(PUBLISHED, "Unknown")], [*found, said(EVALUATED, "Unknown")])
+    ]
+    assert stages == [list(WITH_COPIES)] * 3
+
+
 def test_the_reason_of_the_stage_is_the_reason_of_the_run() -> None:
     summary = summarize([*done(ACCEPTED), said(PREPARED, "False", "ImagePullBackOff")], WHOLE, [])
     reasons = {finding.type: finding.reason for finding in summary.conditions}
@@ -110,6 +223,8 @@ def test_the_wanted_conditions_follow_from_the_spec() -> None:
     assert wanted(a_run().spec) == WHOLE
     assert wanted(a_run(serve={"enabled": False}).spec) == SERVE_OFF
     assert wanted(a_run(serve={"enabled": False}, merge={"enabled": False}).spec) == ADAPTER_ONLY
+    assert wanted(a_run(publish=[{"uri": "s3://models/bot"}]).spec) == WITH_COPIES
+    assert wanted(a_run(publish=[]).spec) == WHOLE
 
 
 def test_the_time_of_a_transition_moves_with_the_status_alone() -> None:

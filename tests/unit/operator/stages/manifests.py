@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from falcon_operator.api.names import StageName
+from falcon_operator.api.names import STAGES, StageName
 from falcon_operator.api.resource import FalconFineTune
-from falcon_operator.stages import merge, prepare, serve, train
+from falcon_operator.stages import evaluate, merge, prepare, publish, serve, train
 from falcon_operator.stages.manifest import Manifest
 from falcon_operator.stages.settings import StageSettings
 from falcon_operator.stages.workspace import workspace_claim
@@ -22,6 +22,10 @@ def workload(run: FalconFineTune, stage: StageName, attempt: int = 1) -> Manifes
         return train.train_job(run, SETTINGS, attempt)
     if stage == "merge":
         return merge.merge_job(run, SETTINGS, ADAPTER)
+    if stage == "publish":
+        return publish.publish_job(run, SETTINGS, ADAPTER, MERGED)
+    if stage == "evaluate":
+        return evaluate.evaluate_job(run, SETTINGS, MERGED)
     return serve.serve_deployment(run, SETTINGS, MERGED)
 
 
@@ -29,6 +33,10 @@ def config(run: FalconFineTune, stage: StageName) -> Manifest:
     """The ConfigMap of a stage."""
     if stage == "merge":
         return merge.merge_config(run, ADAPTER)
+    if stage == "publish":
+        return publish.publish_config(run, ADAPTER, MERGED)
+    if stage == "evaluate":
+        return evaluate.evaluate_config(run, MERGED)
     if stage == "serve":
         return serve.serve_config(run, MERGED)
     return prepare.prepare_config(run) if stage == "prepare" else train.train_config(run)
@@ -40,7 +48,7 @@ def children(run: FalconFineTune) -> Iterator[Manifest]:
         yield claim
     yield train.train_service(run)
     yield serve.serve_service(run)
-    for stage in ("prepare", "train", "merge", "serve"):
+    for stage in STAGES:
         yield config(run, stage)
         yield workload(run, stage)
 

@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 
 from falcon_operator.api.names import HASH_ANNOTATION, MAX_NAME, STAGES, StageName
-from falcon_operator.stages import merge, naming, prepare, serve, train
-from falcon_operator.stages.jobs import FINAL_CODES
+from falcon_operator.stages import merge, naming, serve, train
+from falcon_operator.stages.jobs import FINAL_CODES, told_by
 from falcon_operator.stages.workspace import workspace_claim
 from falcon_trainer.config import Artifact, RunConfig
 from falcon_trainer.outcome import RETRYABLE, ExitCode
 from tests.unit.operator.api.runs import ADAPTER, MERGED, a_run
 from tests.unit.operator.stages.manifests import SETTINGS, children, config, workload
 
+OF_ONE_POD: tuple[StageName, ...] = ("prepare", "merge", "publish", "evaluate")
 LONG = "a" * MAX_NAME
 LABEL = 63
 
@@ -29,8 +30,10 @@ def test_the_children_of_a_run() -> None:
         "Job/support-bot-train-1",
         "Job/support-bot-merge",
         "Deployment/support-bot-serve",
+        "Job/support-bot-evaluate",
+        "Job/support-bot-publish",
     ]
-    assert len(set(names)) == len(names) == 11
+    assert len(set(names)) == len(names) == 15
 
 
 def test_every_child_but_a_retained_claim_goes_with_the_run() -> None:
@@ -85,10 +88,17 @@ def test_the_same_run_gives_the_same_children() -> None:
 
 
 HASHED: dict[str, tuple[dict[str, Any], set[str]]] = {
-    "the number of restarts touches nothing that runs": ({"gang": {"maxRestarts": 9}}, {"prepare", "train"}),
+    "the number of restarts concerns the next attempt alone": ({"gang": {"maxRestarts": 9}}, {"train"}),
+    "the number of ranks is also checked before": ({"gang": {"processesPerNode": 2}}, {"prepare", "train"}),
     "replicas change the server": ({"serve": {"replicas": 2}}, {"serve"}),
     "the server's GPUs change the server": ({"serve": {"gpus": 1}}, {"serve"}),
     "the merged type changes the merge": ({"merge": {"dtype": "float32"}}, {"merge"}),
+    "the merge's memory changes the merge": ({"merge": {"memory": "1Gi"}}, {"merge"}),
+    "what is published changes the publishing": ({"publish": [{"uri": "s3://models/bot"}]}, {"publish"}),
+    "a token changes those who ask": (
+        {"serve": {"apiKeySecretRef": {"name": "key", "key": "token"}}},
+        {"evaluate"},
+    ),
     "resources of one stage change that stage": (
         {"podTemplate": {"merge": {"resources": {"requests": {"memory": "64Gi"}}}}},
         {"merge"},
@@ -118,8 +128,27 @@ def test_a_stage_reads_back_what_it_is_told(stage: StageName) -> None:
     told = RunConfig.model_validate_json(manifest["data"]["run.json"])
     assert manifest["immutable"] is True
     assert (told.run, told.namespace, told.lora.dropout) == ("support-bot", "ml", 0.05)
-    assert told.adapter == (ADAPTER if stage == "merge" else None)
-    assert told.merged == (MERGED if stage == "serve" else None)
+    assert told.adapter == (ADAPTER if stage in ("merge", "publish") else None)
+    assert told.merged == (MERGED if stage in ("serve", "publish", "evaluate") else None)
+    assert told.endpoint == ("http://support-bot-serve.ml.svc/v1" if stage == "evaluate" else None)
+
+
+def test_a_merge_is_told_which_model_is_served_meanwhile() -> None:
+    told = merge.merge_config(a_run(), ADAPTER, MERGED)["data"]["run.json"]
+    assert RunConfig.model_validate_json(told).merged == MERGED
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_only_the_publish_stage_is_told_where_to_publish(stage: StageName) -> None:
+    run = a_run(publish=[{"uri": "s3://models/bot", "secretName": "bucket"}])
+    told = RunConfig.model_validate_json(config(run, stage)["data"]["run.json"])
+    assert told.publish == (run.spec.publish if stage == "publish" else None)
+
+
+@pytest.mark.parametrize("stage", OF_ONE_POD)
+def test_a_job_says_which_config_its_pods_are_told_by(stage: StageName) -> None:
+    run = a_run()
+    assert told_by(workload(run, stage)) == config(run, stage)["metadata"]["name"]
 
 
 def test_another_artifact_is_another_config() -> None:
@@ -135,9 +164,9 @@ def test_the_pod_mounts_the_config_of_its_stage(stage: StageName) -> None:
     assert named == [config(a_run(), stage)["metadata"]["name"]]
 
 
-@pytest.mark.parametrize("build", [prepare.prepare_job, lambda run, s: merge.merge_job(run, s, ADAPTER)])
-def test_a_job_of_one_pod_retries_what_may_pass_and_fails_at_once_on_what_will_not(build: Any) -> None:
-    spec = build(a_run(), SETTINGS)["spec"]
+@pytest.mark.parametrize("stage", OF_ONE_POD)
+def test_a_job_of_one_pod_retries_what_may_pass_and_fails_at_once_on_what_will_not(stage: StageName) -> None:
+    spec = workload(a_run(), stage)["spec"]
     ignore, fail = spec["podFailurePolicy"]["rules"]
     assert spec["backoffLimit"] == 10
     assert spec["podReplacementPolicy"] == "Failed"

@@ -43,7 +43,7 @@ def test_only_the_prepare_pod_gets_the_hub_token_and_as_a_file_of_its_group() ->
         "items": [{"key": "hf", "path": "token"}],
         "defaultMode": 0o440,
     }
-    for stage in ("train", "merge", "serve"):
+    for stage in set(STAGES) - {"prepare"}:
         assert "/etc/falcon-token" not in mounts(run, stage)
         assert "hub" not in str(pod(run, stage))
 
@@ -62,6 +62,8 @@ MOUNTED: dict[StageName, tuple[set[str], set[str]]] = {
     "train": ({"/workspace", "/tmp", "/dev/shm"}, {"/etc/falcon", "/sources/base"}),
     "merge": ({"/workspace", "/tmp"}, {"/etc/falcon", "/sources/base"}),
     "serve": ({"/tmp", "/dev/shm"}, {"/etc/falcon", "/workspace"}),
+    "publish": ({"/tmp"}, {"/etc/falcon", "/workspace"}),
+    "evaluate": ({"/workspace", "/tmp"}, {"/etc/falcon"}),
 }
 """stage → (writable, read-only)"""
 
@@ -100,8 +102,52 @@ def test_a_config_map_of_records_is_mounted_where_no_claim_can_lie() -> None:
 def test_only_the_prepare_pod_sees_the_adapter_to_start_from() -> None:
     run = a_run(lora={"initialAdapter": "pvc://adapters/support-v1"})
     assert mounts(run, "prepare")["/sources/adapters"]["readOnly"] is True
-    for stage in ("train", "merge", "serve"):
+    for stage in set(STAGES) - {"prepare"}:
         assert "adapters" not in str(pod(run, stage)["spec"]["volumes"])
+
+
+PUBLISHED: dict[str, Any] = {
+    "publish": [
+        {"uri": "pvc://models/bot"},
+        {"uri": "hf://acme/bot", "secretName": "hub"},
+        {"uri": "pvc://models/bot-adapter", "what": "adapter"},
+        {"uri": "s3://models/bot", "secretName": "bucket"},
+    ]
+}
+
+
+def test_the_publish_pod_writes_to_the_claims_that_are_targets() -> None:
+    found = mounts(a_run(**PUBLISHED), "publish")
+    writable = {path: mount for path, mount in found.items() if not mount.get("readOnly")}
+    assert set(writable) == {"/tmp", "/published/models"}
+    assert writable["/published/models"]["persistentVolumeClaim"] == {"claimName": "models"}
+
+
+def test_the_publish_pod_reads_the_credentials_of_each_copy_in_a_folder_of_its_own() -> None:
+    found = mounts(a_run(**PUBLISHED), "publish")
+    secrets = {path: mount["secret"] for path, mount in found.items() if "secret" in mount}
+    assert secrets == {
+        "/etc/falcon-publish/1": {"secretName": "hub", "defaultMode": 0o440},
+        "/etc/falcon-publish/3": {"secretName": "bucket", "defaultMode": 0o440},
+    }
+
+
+@pytest.mark.parametrize("stage", sorted(set(STAGES) - {"publish"}))
+def test_no_other_pod_sees_targets_or_their_credentials(stage: StageName) -> None:
+    assert pod(a_run(**PUBLISHED), stage)["spec"] == pod(a_run(), stage)["spec"]
+
+
+@pytest.mark.parametrize("stage", ["prepare", "publish"])
+def test_a_pod_that_talks_to_other_systems_may_have_an_identity(stage: StageName) -> None:
+    spec = pod(a_run(podTemplate={stage: {"serviceAccountName": "writer"}}), stage)["spec"]
+    assert spec["serviceAccountName"] == "writer"
+    assert spec["automountServiceAccountToken"] is False
+
+
+def test_the_evaluation_sends_the_token_that_the_server_asks_for() -> None:
+    run = a_run(serve={"apiKeySecretRef": {"name": "key", "key": "token"}})
+    assert env(run, "evaluate")["FALCON_API_KEY"] == {"secretKeyRef": {"name": "key", "key": "token"}}
+    assert "FALCON_API_KEY" not in env(a_run(), "evaluate")
 
 
 def test_a_token_for_a_data_set_reaches_the_prepare_pod_of_a_model_on_a_claim() -> None:
@@ -132,7 +178,7 @@ def test_pods_carry_run_stage_and_attempt() -> None:
     assert found["falcon-finetune.dev/attempt"] == "4"
 
 
-@pytest.mark.parametrize("stage", ["prepare", "train", "merge"])
+@pytest.mark.parametrize("stage", ["prepare", "train", "merge", "publish", "evaluate"])
 def test_the_kubelet_watches_the_launcher(stage: StageName) -> None:
     found = container(a_run(), stage)
     assert found["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "progress"}
@@ -184,6 +230,45 @@ def test_no_resources_are_asked_for_by_default() -> None:
 
 
 # --- placement
+
+
+BESIDE_THE_SERVER: tuple[StageName, ...] = ("merge", "publish", "evaluate")
+
+
+@pytest.mark.parametrize("stage", BESIDE_THE_SERVER)
+def test_a_volume_of_one_node_keeps_the_pods_on_that_node(stage: StageName) -> None:
+    run = a_run(serve={"gpus": 1})
+    spec = pod(run, stage)["spec"]
+    (near,) = spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert near["topologyKey"] == "kubernetes.io/hostname"
+    for each in (stage, "serve"):
+        labels = pod(run, each)["metadata"]["labels"]
+        assert near["labelSelector"]["matchLabels"].items() <= labels.items(), "the first one may lie anywhere"
+    assert [each["key"] for each in spec["tolerations"]] == ["nvidia.com/gpu"], "the server's node has GPUs"
+    assert "tolerations" not in pod(a_run(), stage)["spec"]
+
+
+@pytest.mark.parametrize("stage", BESIDE_THE_SERVER)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"workspace": {"accessMode": "ReadWriteMany"}}, id="a volume that all nodes mount"),
+        pytest.param({"workspace": {"size": None, "claimName": "mine"}}, id="a claim of the user's"),
+    ],
+)
+def test_other_volumes_leave_the_pods_free(stage: StageName, changes: Mapping[str, Any]) -> None:
+    assert "affinity" not in pod(a_run(**changes), stage)["spec"]
+
+
+@pytest.mark.parametrize("stage", BESIDE_THE_SERVER)
+def test_the_runs_own_affinity_stays_beside_ours_or_in_its_place(stage: StageName) -> None:
+    nodes: dict[str, Any] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
+    assert pod(a_run(podTemplate={stage: {"affinity": nodes}}), stage)["spec"]["affinity"].keys() == {
+        "nodeAffinity",
+        "podAffinity",
+    }
+    own: dict[str, Any] = {"podAffinity": {}}
+    assert pod(a_run(podTemplate={stage: {"affinity": own}}), stage)["spec"]["affinity"] == own
 
 
 def spread(**changes: Any) -> list[dict[str, Any]]:

@@ -36,10 +36,10 @@ LAYERS: dict[str, tuple[str, Any, Any, Any]] = {
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_stages_template_lies_over_the_one_for_all(name: str) -> None:
     field, below, above, expected = LAYERS[name]
-    both = a_run(podTemplate={"all": {field: below}, "merge": {field: above}})
+    both = a_run(podTemplate={"all": {field: below}, "prepare": {field: above}})
     alone = a_run(podTemplate={"all": {field: below}})
     for run, wanted in ((both, expected), (alone, below)):
-        found = pod(run, "merge")
+        found = pod(run, "prepare")
         if field == "labels":
             assert wanted.items() <= found["metadata"]["labels"].items()
         else:
