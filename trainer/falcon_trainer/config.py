@@ -397,8 +397,8 @@ class Serve(Wire):
     )
     quantization: Literal["none", "fp8"] = Field(
         default="none",
-        description="How vllm keeps the weights in the GPUs' memory: as they are stored, or in 8 bits, which it makes of "
-        "them while it loads. What else vllm knows can be given in args.",
+        description="How vllm keeps the weights in the GPUs' memory: as they are stored, or in 8 bits, made while "
+        "they are loaded. What else vllm knows can be given in args.",
     )
     args: list[Annotated[str, Field(min_length=1, max_length=512)]] | None = Field(
         default=None,

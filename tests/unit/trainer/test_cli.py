@@ -149,4 +149,4 @@ def test_without_a_stage_the_stages_are_listed() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "falcon_trainer.cli", "--help"], capture_output=True, text=True, timeout=60, check=True
     )
-    assert all(stage in done.stdout for stage in ("prepare", "train", "merge", "serve"))
+    assert all(stage in done.stdout for stage in ("prepare", "train", "merge", "serve", "evaluate"))

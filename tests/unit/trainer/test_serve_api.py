@@ -11,9 +11,17 @@ import pytest
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from falcon_trainer.config import Dataset
+from falcon_trainer.beats import Beats
+from falcon_trainer.config import Dataset, RunConfig
+from falcon_trainer.data.contents import PROMPTS
 from falcon_trainer.data.formats import Conversion
+from falcon_trainer.data.prompt import heading
 from falcon_trainer.data.tokenization import Encoder
+from falcon_trainer.evaluate.stage import evaluate
+from falcon_trainer.layout import RunLayout
+from falcon_trainer.report.drawing import Drawing
+from falcon_trainer.report.samples import CUT, read_samples
+from tests.unit.trainer.launcher_pod import CONFIG as LAUNCHED
 from tests.unit.trainer.launcher_pod import eventually
 from tests.unit.trainer.serve_process import ALIAS, POSITIONS, RUN, Server, merged_model, seconds_of
 
@@ -290,3 +298,19 @@ def test_the_engine_of_transformers_obeys_element_type_and_attention() -> None:
     ).loaded_models.values()
     assert loaded.model.dtype == torch.bfloat16
     assert loaded.model.config._attn_implementation == "eager"
+
+
+def test_the_evaluation_asks_this_endpoint_what_it_was_trained_on(
+    server: Server, reference: Reference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Drawing, "finish", lambda self: None)
+    layout = RunLayout(RUN, tmp_path)
+    layout.data.mkdir(parents=True)
+    prompt = heading(str(CHAT[0]["content"]))
+    (layout.data / PROMPTS).write_text(json.dumps([{"prompt": prompt, "answer": "x", "messages": CHAT}]))
+    told = {"run": RUN, "merged": merged_model()[1], "endpoint": f"{server.url}/v1"}
+    result: Any = evaluate(RunConfig.model_validate(LAUNCHED | told), Beats("evaluate", directory=tmp_path), layout)
+    assert (result["evaluation"]["prompts"], result["evaluation"]["answered"]) == (1, 1)
+    samples = read_samples(layout.report)
+    assert samples
+    assert samples.samples[0].served == whole(reference.greedy(reference.tokenizer(prompt)["input_ids"], 32)) + CUT

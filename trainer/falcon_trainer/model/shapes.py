@@ -35,6 +35,17 @@ def falcon_config(folder: Path) -> Any:
     return FalconConfig.from_pretrained(str(folder), local_files_only=True)
 
 
+def attention_facts(config: Any) -> dict[str, int]:
+    """What decides how a model can be shared out among GPUs, under the names of the status (ModelStatus)."""
+    heads = config.num_attention_heads
+    shared = 1 if config.multi_query else heads
+    return {
+        "layers": config.num_hidden_layers,
+        "attentionHeads": heads,
+        "keyValueHeads": config.num_kv_heads if config.new_decoder_architecture else shared,
+    }
+
+
 def is_target(name: str, targets: list[str]) -> bool:
     """Whether a base tensor is the weight of a linear layer that gets an adapter (PEFT's rule for module names)."""
     module, _, kind = name.rpartition(".")

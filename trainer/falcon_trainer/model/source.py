@@ -12,7 +12,7 @@ from falcon_trainer.artifacts import problem, write_file
 from falcon_trainer.config import Lora, Model
 from falcon_trainer.layout import RunLayout
 from falcon_trainer.model import hub
-from falcon_trainer.model.shapes import base_shapes, falcon_config, targets_without_layer
+from falcon_trainer.model.shapes import attention_facts, base_shapes, falcon_config, targets_without_layer
 from falcon_trainer.model.weights import UnusableWeights, Weights
 from falcon_trainer.outcome import ExitCode, StageError
 
@@ -75,7 +75,8 @@ def complete(model: Model, located: Located, lora: Lora, workspace: Path) -> dic
     weights = _checked_weights(model, located.folder, config)
     if located.remote:
         hub.keep(located.remote)
-    return facts | {"parameters": weights.parameters, "bytes": weights.bytes, "tensors": len(weights.tensors)}
+    size = {"parameters": weights.parameters, "bytes": weights.bytes, "tensors": len(weights.tensors)}
+    return facts | size | attention_facts(config)
 
 
 def remember(model: Model, layout: RunLayout, identity: str, facts: dict[str, JsonValue]) -> None:

@@ -1,7 +1,9 @@
-"""`samples.json`: the prompts that prepare stored, and how the model answered them before and after the training."""
+"""`samples.json`: the prompts that prepare stored, and how the model answered them: before the training, after it, and
+as it is served.
+"""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +14,15 @@ from falcon_trainer.wire import Wire
 
 FILE = "samples.json"
 
-Moment = Literal["before", "after"]
+NEW_TOKENS = 32
+"""Tokens of an answer, at most."""
+CUT = " …"
+"""Ends an answer that would have gone on."""
+
+UNSERVED = "The served model did not answer every prompt"
+"""Begins a note that an evaluation leaves."""
+
+Moment = Literal["before", "after", "served"]
 
 
 class Sample(Wire):
@@ -22,6 +32,7 @@ class Sample(Wire):
     expected: str
     before: str | None = None
     after: str | None = None
+    served: str | None = None
 
 
 class Samples(Wire):
@@ -30,6 +41,7 @@ class Samples(Wire):
     samples: list[Sample]
     tries: dict[Moment, int] = Field(default={}, description="How often each moment was begun.")
     notes: list[str] = Field(default=[], description="Why something is missing, as sentences.")
+    merged: str | None = Field(default=None, description="Digest of the model that answered as served.")
 
     def write(self, report: Path) -> None:
         """Replaces the file in `report`."""
@@ -38,6 +50,14 @@ class Samples(Wire):
     def noted(self, sentence: str) -> "Samples":
         """With one more note, said once."""
         return self.model_copy(update={"notes": list(dict.fromkeys([*self.notes, sentence]))})
+
+    def as_served(self, merged: str, texts: Sequence[str | None], problems: Iterable[str]) -> "Samples":
+        """With what the served model of that digest answers, and why not where it does not, in place of what an earlier
+        one did; `texts` has one for each sample."""
+        new = [s.model_copy(update={"served": text}) for s, text in zip(self.samples, texts, strict=True)]
+        notes = [note for note in self.notes if not note.startswith(UNSERVED)]
+        notes += dict.fromkeys(f"{UNSERVED} ({problem})." for problem in problems)
+        return self.model_copy(update={"samples": new, "notes": notes, "merged": merged})
 
     def answered(self, moment: Moment, texts: Mapping[int, str]) -> "Samples":
         """With the answers of one moment, by the number of the sample."""

@@ -18,13 +18,12 @@ from torch.nn import functional
 
 from falcon_trainer.beats import Beats
 from falcon_trainer.data.tokenization import load_tokenizer
-from falcon_trainer.report.samples import Moment, Sample, Samples, read_samples, stored
+from falcon_trainer.report.samples import CUT, NEW_TOKENS, Moment, Sample, Samples, read_samples, stored
 from falcon_trainer.train.decoding import Answer, Tokens
 from falcon_trainer.train.zero import control_group, decided
 
 log = logging.getLogger(__name__)
 
-NEW_TOKENS = 32
 LONGEST_PROMPT = 1024
 """Tokens of a prompt that is still asked: a row of a few of them needs less memory than a training step."""
 TRIES = 2
@@ -116,7 +115,7 @@ class Questions:
     def _keep(self, moment: Moment, asked: Asked) -> None:
         texts = {
             number: self._tokenizer.decode(answer.tokens, skip_special_tokens=True)
-            + ("" if answer.tokens[-1:] == [answer.end_of_text] else " …")
+            + ("" if answer.tokens[-1:] == [answer.end_of_text] else CUT)
             for number, answer in asked.items()
         }
         samples = read_samples(self._report)

@@ -36,8 +36,8 @@ NO_ANSWER = ended("e", 69, outcome("NoAnswer", "the server does not answer"))
 def served(*more: Object, deployment: dict[str, Any] | None = None, pods: Any = (), **spec: Any) -> Snapshot:
     """A run that serves, with these objects beside those of the server; `pods` are the evaluation's."""
     run = run_at(ORDER, **spec)
-    config, service, made = stage_objects(run, "serve")
-    server = [config, service, existing(made, status=AVAILABLE if deployment is None else deployment)]
+    *others, made = stage_objects(run, "serve")
+    server = [*others, existing(made, status=AVAILABLE if deployment is None else deployment)]
     return snapshot(run, [*server, *more], beside={"evaluate": pods})
 
 

@@ -165,12 +165,13 @@ def test_a_pod_template_that_changes_is_no_reason_to_merge_anew() -> None:
 def test_a_server_that_is_lost_meanwhile_is_told_and_brought_back() -> None:
     run = a_run_of("float16", again=True)
     made = stage_objects(run, "merge")
-    config, service, deployment = server(run, {})
-    seen = snapshot(run, [*made, config, deployment], beside={"serve": [waiting("s", "ErrImagePull", "not found")]})
+    *others, deployment = server(run, {})
+    left = [obj for obj in others if obj["kind"] != "Service"]
+    seen = snapshot(run, [*made, *left, deployment], beside={"serve": [waiting("s", "ErrImagePull", "not found")]})
     plan = look(seen)
     assert told(plan, "Serving") == ("False", "ImagePullBackOff")
     assert writes(plan) == ["Service/r-serve"]
-    assert told(look(snapshot(run, [*made, config, service, deployment])), "Serving") == ("Unknown", "RollingOut")
+    assert told(look(snapshot(run, [*made, *others, deployment])), "Serving") == ("Unknown", "RollingOut")
 
 
 def test_a_model_that_is_on_its_way_out_is_not_evaluated_any_more() -> None:
@@ -209,7 +210,7 @@ def test_a_type_that_changes_while_the_run_is_suspended_makes_no_job() -> None:
 def test_a_server_that_is_not_wanted_any_more_goes_at_once() -> None:
     run = a_run_of("float16", again=True, serve={"enabled": False})
     plan = look(snapshot(run, [*stage_objects(run, "merge"), *server(a_run_of("float16"))], pods=[pod("m")]))
-    assert deletes(plan) == ["Deployment/r-serve", "Service/r-serve"]
+    assert deletes(plan) == ["Deployment/r-serve", "Service/r-serve", "PodDisruptionBudget/r-serve"]
 
 
 def test_a_refused_change_touches_neither_merge_nor_server() -> None:

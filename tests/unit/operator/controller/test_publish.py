@@ -49,8 +49,8 @@ def copies(run: FalconFineTune, **job: Any) -> list[Object]:
 
 def served(run: FalconFineTune, *more: Object, pods: Any = (), deployment: dict[str, Any] | None = None) -> Snapshot:
     """The run with its server and these objects; `pods` are those that publish."""
-    config, service, made = stage_objects(run, "serve")
-    server = [config, service, existing(made, status=AVAILABLE if deployment is None else deployment)]
+    *others, made = stage_objects(run, "serve")
+    server = [*others, existing(made, status=AVAILABLE if deployment is None else deployment)]
     return snapshot(run, [*server, *more], beside={"publish": pods})
 
 

@@ -57,7 +57,7 @@ def test_the_result_counts_records_tokens_and_the_model(shop: Workshop, capsys: 
     assert dataset["trainedTokens"] == sum(int((packed.row(i)["labels"] >= 0).sum()) for i in range(len(packed)))
     assert dataset["packingEfficiency"] == f"{dataset['tokens'] / (len(packed) * 96):.4f}".rstrip("0")
     assert dataset["totalSteps"] == 6
-    assert model["tensors"] == 19
+    assert (model["tensors"], model["layers"], model["attentionHeads"], model["keyValueHeads"]) == (19, 2, 4, 2)
     out = capsys.readouterr().out
     assert "dataset.format: dolly, recognised by the first record" in out
     assert out.count("--- sample ") == 3

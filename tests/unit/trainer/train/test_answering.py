@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from falcon_trainer.beats import Beats
-from falcon_trainer.report.samples import Samples, read_samples
-from falcon_trainer.train.answering import LONGEST_PROMPT, NEW_TOKENS, TRIES, Patience, Questions
+from falcon_trainer.report.samples import NEW_TOKENS, Samples, read_samples
+from falcon_trainer.train.answering import LONGEST_PROMPT, TRIES, Patience, Questions
 from tests.unit.trainer.workshop import tokenizer
 
 

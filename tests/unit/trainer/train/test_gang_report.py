@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from falcon_trainer.report.facts import read_facts
-from falcon_trainer.report.samples import Sample, read_samples
-from falcon_trainer.train.answering import NEW_TOKENS
+from falcon_trainer.report.samples import NEW_TOKENS, Sample, read_samples
 from tests.unit.trainer.gang import Heads, adapter, prepared, train
 from tests.unit.trainer.ranks import Ranks
 from tests.unit.trainer.report.tensorboard import shown
