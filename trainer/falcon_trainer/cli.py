@@ -48,17 +48,16 @@ def _serve() -> Stage:
     return serve
 
 
-<<<<<<< HEAD
-def _publish() -> Stage:
-    from falcon_trainer.publish.stage import publish
-
-    return publish
-=======
 def _evaluate() -> Stage:
     from falcon_trainer.evaluate.stage import evaluate
 
     return evaluate
->>>>>>> serve
+
+
+def _publish() -> Stage:
+    from falcon_trainer.publish.stage import publish
+
+    return publish
 
 
 STAGES: dict[str, tuple[Callable[[], Stage], str]] = {
@@ -66,11 +65,8 @@ STAGES: dict[str, tuple[Callable[[], Stage], str]] = {
     "train": (_train, "one rank of the gang that trains the adapter (started by torchrun)"),
     "merge": (_merge, "verify the adapter and merge it into the base, streaming"),
     "serve": (_serve, "serve the merged model with an OpenAI-compatible API"),
-<<<<<<< HEAD
-    "publish": (_publish, "copy the adapter or the merged model to a claim, a bucket or the Hub"),
-=======
     "evaluate": (_evaluate, "ask the served model the stored prompts and compare its answers with the base's"),
->>>>>>> serve
+    "publish": (_publish, "copy the adapter or the merged model to a claim, a bucket or the Hub"),
 }
 """Each stage's loader (torch is imported only by the stages that need it) and its help."""
 
