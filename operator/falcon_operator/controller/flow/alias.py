@@ -101,7 +101,7 @@ def _led(
     wanted = alias_service(run.namespace, alias, elected, claimants)
     if service is not None and _same(service, wanted):
         return report
-    return replace(report, write=(wanted, *report.write))
+    return replace(report, write=(*report.write, wanted))
 
 
 def _own(run: FalconFineTune, *, answers: bool) -> Iterator[Claimant]:

@@ -85,10 +85,22 @@ def serves(plan: Plan) -> list[str]:
     return [name for name in writes(plan) if not name.endswith("-evaluate")]
 
 
+def written(plan: Plan) -> Object | None:
+    """The alias's Service, if the plan writes it."""
+    return next((obj for obj in plan.write if obj["metadata"]["name"] == "assistant"), None)
+
+
 def led_to(plan: Plan) -> str | None:
     """The run that the plan leads the alias to; None where it leaves the Service alone."""
-    found = [obj for obj in plan.write if obj["metadata"]["name"] == "assistant"]
-    return found[0]["spec"]["selector"]["falcon-finetune.dev/run"] if found else None
+    found = written(plan)
+    return found["spec"]["selector"]["falcon-finetune.dev/run"] if found else None
+
+
+def owners(plan: Plan) -> list[tuple[str, bool]]:
+    """Names of the runs that the alias's Service belongs to, and whether one controls it."""
+    found = written(plan)
+    assert found
+    return [(each["name"], "controller" in each) for each in found["metadata"]["ownerReferences"]]
 
 
 def held(plan: Plan, run: FalconFineTune) -> str | None:
@@ -110,8 +122,7 @@ def test_a_newer_run_takes_the_name_in_one_write() -> None:
     plan = looked(claiming(), service("q"), [other("q")])
     assert serves(plan) == ["Service/assistant"]
     assert led_to(plan) == "r"
-    owners = plan.write[0]["metadata"]["ownerReferences"]
-    assert [(each["name"], "controller" in each) for each in owners] == [("q", False), ("r", False)]
+    assert owners(plan) == [("q", False), ("r", False)]
 
 
 def test_a_holder_that_stays_writes_nothing_and_tells_nothing() -> None:
@@ -156,7 +167,7 @@ def test_a_run_hands_on_a_name_that_it_wants_no_more(name: str) -> None:
     run = claiming(HELD, **GIVEN_UP[name])
     plan = looked(run, service("r", "q", "r"), [other("q")])
     assert led_to(plan) == "q"
-    assert [each["name"] for each in plan.write[0]["metadata"]["ownerReferences"]] == ["q"]
+    assert owners(plan) == [("q", False)]
     assert held(plan, run) == "assistant", "until it is seen to lead elsewhere"
     assert plan.again is not None
     after = looked(run, service("q"), [other("q")])
