@@ -201,6 +201,12 @@ def test_no_newer_run_is_given_the_name_that_is(name: str) -> None:
     assert (led_to(plan), held(plan, run)) in ((None, "assistant"), ("r", "assistant"))
 
 
+def test_the_service_does_not_outlive_the_runs_that_have_answered() -> None:
+    newer = other("z", 1)
+    del newer["status"]["endpoint"]
+    assert owners(looked(claiming(), None, [newer])) == [("r", False)]
+
+
 def test_a_service_of_somebody_else_is_told_and_left_alone() -> None:
     alien = laid_over(service("q"), {"metadata": {"labels": {"falcon-finetune.dev/alias": "other"}}})
     plan = looked(claiming({"endpoint": URL}), alien)
