@@ -36,7 +36,7 @@ async def test_what_an_autoscaler_has_set_outlives_rollouts_and_ends_with_a_susp
         await lab.change(serve={"replicas": 2, "maxModelLength": 512})
 
         async def told_anew() -> bool:
-            return (await deployment(lab))["spec"]["template"] != before
+            return bool((await deployment(lab))["spec"]["template"] != before)
 
         await until("the rollout", told_anew, PATIENCE)
         await lab.until_pods("serve", 3)

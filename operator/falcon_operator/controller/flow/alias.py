@@ -130,9 +130,9 @@ def _others(snapshot: Snapshot, run: FalconFineTune, alias: str) -> Iterator[Cla
 
 def _answers(run: Object) -> bool:
     """Whether the server answers as the spec asks for: one whose spec was changed a moment ago, to have this name say,
-    does not know it yet.
+    does not know it yet, and one whose spec is refused stays as it was.
     """
-    serving = holds(run, SERVING)
+    serving = holds(run, SERVING) if holds(run, ConditionType.ACCEPTED) else None
     return serving is not None and serving.get("observedGeneration") == run["metadata"].get("generation")
 
 

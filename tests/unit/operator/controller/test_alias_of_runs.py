@@ -42,7 +42,7 @@ def claiming(status: dict[str, Any] | None = None, /, **spec: Any) -> FalconFine
 
 def other(name: str, age: int = 3600, /, **changes: Any) -> Object:
     """Another run of the namespace, which answers."""
-    serving = {"type": "Serving", "status": "True", "observedGeneration": 1}
+    conditions = [{"type": kind, "status": "True", "observedGeneration": 1} for kind in ("Accepted", "Serving")]
     run = {
         "apiVersion": "falcon-finetune.dev/v1alpha1",
         "kind": "FalconFineTune",
@@ -54,7 +54,7 @@ def other(name: str, age: int = 3600, /, **changes: Any) -> Object:
             "creationTimestamp": at(-age),
         },
         "spec": ALIAS,
-        "status": {"endpoint": "http://…", "conditions": [serving]},
+        "status": {"endpoint": "http://…", "conditions": conditions},
     }
     return laid_over(run, changes)
 
@@ -183,6 +183,9 @@ NOT_YET: dict[str, dict[str, Any]] = {
     "one that has never answered": {"status": {"endpoint": None, "conditions": []}},
     "one that does not answer": {"status": {"conditions": []}},
     "one whose spec was changed a moment ago": {"metadata": {"generation": 2}},
+    "one whose spec is refused": {
+        "status": {"conditions": [{"type": "Serving", "status": "True", "observedGeneration": 1}]}
+    },
     "one that is being deleted": {"metadata": {"deletionTimestamp": at(0)}},
     "one that is suspended": {"spec": {"suspend": True}},
     "one with another alias": {"spec": {"serve": {"alias": "helper"}}},
