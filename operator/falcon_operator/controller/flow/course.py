@@ -75,6 +75,13 @@ def needless_jobs(run: FalconFineTune) -> tuple[StageName, ...]:
     )
 
 
+def kept_model(run: FalconFineTune) -> Artifact | None:
+    """The one merged model that must stay while another one is made. None while a rollout is under way, where pods of
+    the model before it may still answer: then all stay.
+    """
+    return run.status.merged if _true(run, "serve") or not run.spec.serve.enabled else None
+
+
 def publishes_merged(run: FalconFineTune) -> bool:
     """Whether the merged model is to be published, and not the adapter alone."""
     return any(publication.what == "merged" for publication in run.spec.publish or [])
