@@ -13,6 +13,7 @@ from falcon_operator.api.names import StageName
 from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.api.status import ConditionType
 from falcon_operator.policy.conditions import wanted
+from falcon_operator.stages.workspace import access_mode
 from falcon_trainer.config import Artifact, Publication
 
 CONDITIONS: dict[StageName, ConditionType] = {
@@ -57,12 +58,20 @@ def stages_beside(run: FalconFineTune) -> tuple[StageName, ...]:
 
 
 def goes_before(run: FalconFineTune, stage: StageName) -> Sequence[ConditionType]:
-    """What must be True before a stage beside the current one begins. It is not stopped if that changes later."""
+    """What must be True before a stage beside the current one begins. It is not stopped if that changes later.
+
+    Where only one node mounts the workspace, the server chooses it: a pod that copies for hours on a node without GPUs
+    would keep the server from starting.
+    """
     if stage == "evaluate":
         return (ConditionType.MERGED, ConditionType.SERVING)
-    if stage == "publish" and publishes_merged(run):
-        return (ConditionType.MERGED,)
-    return ()
+    if stage != "publish":
+        return ()
+    bound = run.spec.serve.enabled and access_mode(run) == "ReadWriteOnce"
+    return (
+        *([ConditionType.MERGED] if publishes_merged(run) else []),
+        *([ConditionType.SERVING] if bound else []),
+    )
 
 
 def needless_jobs(run: FalconFineTune) -> tuple[StageName, ...]:
