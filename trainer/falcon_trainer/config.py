@@ -395,8 +395,10 @@ class Serve(Wire):
         le=1_048_576,
         description="The most tokens that prompt and answer may have together; default the model's own limit.",
     )
-    quantization: Literal["none", "fp8", "bitsandbytes"] = Field(
-        default="none", description="How vllm stores the weights in the GPU's memory."
+    quantization: Literal["none", "fp8"] = Field(
+        default="none",
+        description="How vllm keeps the weights in the GPUs' memory: as they are stored, or in 8 bits, made while "
+        "they are loaded. What else vllm knows can be given in args.",
     )
     args: list[Annotated[str, Field(min_length=1, max_length=512)]] | None = Field(
         default=None,

@@ -88,7 +88,8 @@ class PodTemplate(Wire):
         min_length=1,
         max_length=512,
         pattern=r"^[^\s]+$",
-        description="Image of the stage, instead of the operator's trainer image.",
+        description="Image of the stage, instead of the operator's trainer image. A server with vllm takes it from "
+        "podTemplate.serve alone, instead of upstream's.",
     )
     labels: StringMap | None = None
     annotations: Annotated[dict[str, Annotated[str, Field(max_length=4096)]], Field(max_length=MAX_ITEMS)] | None = None

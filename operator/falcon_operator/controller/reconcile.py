@@ -124,7 +124,8 @@ def _story(snapshot: Snapshot, settings: StageSettings, now: datetime) -> Iterat
         else:
             continue
         yield report
-        done |= {kind} if report.finding.done else set()
+        if report.finding.done and kind != _at(snapshot):  # what has just ended is in the status of the next look
+            done.add(kind)
 
 
 def _look_beside(
@@ -176,8 +177,7 @@ def _as_before(run: FalconFineTune, kind: ConditionType) -> Finding:
 
 
 def _status(snapshot: Snapshot, reports: Sequence[Report], summary: Summary, now: datetime) -> FalconFineTuneStatus:
-    stopping = next(moving(report.finding for report in reports), summary.here)
-    conditions = [*summary.conditions, *_suspension(snapshot, stopping)]
+    conditions = [*summary.conditions, *_suspension(snapshot, reports, summary)]
     facts = {name: value for report in reports for name, value in report.facts.items()}
     if snapshot.run is not None and not snapshot.run.spec.serve.enabled:
         facts["endpoint"] = None if not put_away(snapshot, snapshot.run) else snapshot.status.endpoint
@@ -192,11 +192,13 @@ def _status(snapshot: Snapshot, reports: Sequence[Report], summary: Summary, now
     )
 
 
-def _suspension(snapshot: Snapshot, here: Finding) -> Iterator[Finding]:
-    """Only of a run that was ever suspended."""
+def _suspension(snapshot: Snapshot, reports: Sequence[Report], summary: Summary) -> Iterator[Finding]:
+    """Only of a run that was ever suspended: of several stages, what stops the last one tells."""
     asked = snapshot.run is not None and snapshot.run.spec.suspend
     if asked or snapshot.status.condition(ConditionType.SUSPENDED):
-        yield suspension(here, asked=asked)
+        found = [report.finding for report in reports]
+        paused = (finding for finding in found if finding.paused)
+        yield suspension(next(moving(found), next(paused, summary.here)), asked=asked)
 
 
 def _kinds(snapshot: Snapshot) -> Sequence[ConditionType]:

@@ -110,10 +110,9 @@ def _here(told: Mapping[ConditionType, Finding], needed: Sequence[ConditionType]
     """
     here = told[needed[0]]
     for kind in needed:
-        if here.done and kind in told:
-            here = told[kind]
-        if kind not in told or not here.done or kind == at:
+        if kind not in told or not here.done or here.type == at:
             break
+        here = told[kind]
     return next(moving(told[kind] for kind in needed if kind in told), here) if here.paused else here
 
 

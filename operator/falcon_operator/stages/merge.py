@@ -12,21 +12,21 @@ from falcon_trainer.config import Artifact
 GRACE_SECONDS = 30
 
 
-def merge_config(run: FalconFineTune, adapter: Artifact, served: Artifact | None = None) -> Manifest:
-    """The ConfigMap of the stage; `adapter` is the accepted one, `served` the merged model before, which is served
-    until the new one answers: the stage keeps it and removes older ones.
+def merge_config(run: FalconFineTune, adapter: Artifact, kept: Artifact | None = None) -> Manifest:
+    """The ConfigMap of the stage; `adapter` is the accepted one, `kept` the merged model before, which is served until
+    the new one answers: the stage removes all but this one. None leaves all of them alone.
     """
-    return config_map(run, "merge", run_config(run, "merge", adapter=adapter, merged=served))
+    return config_map(run, "merge", run_config(run, "merge", adapter=adapter, merged=kept))
 
 
 def merge_job(
-    run: FalconFineTune, settings: StageSettings, adapter: Artifact, served: Artifact | None = None
+    run: FalconFineTune, settings: StageSettings, adapter: Artifact, kept: Artifact | None = None
 ) -> Manifest:
     """The Job `NAME-merge`."""
     near = at_the_volume(run, "merge")
     plan = PodPlan(
         stage="merge",
-        config_map=merge_config(run, adapter, served)["metadata"]["name"],
+        config_map=merge_config(run, adapter, kept)["metadata"]["name"],
         grace_seconds=GRACE_SECONDS,
         source_uris=(run.spec.model.source,),
         tolerations=near.tolerations,

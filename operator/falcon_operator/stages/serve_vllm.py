@@ -1,7 +1,7 @@
 """A server's pod with vLLM: upstream's image on the GPUs of one node.
 
-Not run on a GPU: written from vLLM's sources and documentation (models/falcon.py, engine/arg_utils.py, envs.py,
-entrypoints), its arguments as they are in the version of `stages.settings.VLLM_IMAGE`. Our launcher is not in that
+Not run on a GPU: written from the sources of the version that `stages.settings.VLLM_IMAGE` names (models/falcon.py,
+engine/arg_utils.py, envs.py, entrypoints, layers/quantization). Our launcher is not in that
 image: no progress, no outcome; what the pod says is in its log.
 
 The image expects to be root with a home of its own. The restricted profile wants neither, so that home, name and every
@@ -38,6 +38,8 @@ CACHES = {
     "TRITON_CACHE_DIR": f"{SCRATCH}/.cache/triton",
     "FLASHINFER_WORKSPACE_BASE": SCRATCH,
 }
+QUANTIZATIONS = {"fp8": "fp8_per_tensor"}
+"""What vLLM calls it; its own `fp8` is for checkpoints that are stored so."""
 PROBE_FILE = "probe.py"
 PROBE = Path(__file__).with_name(PROBE_FILE).read_text()
 
@@ -88,7 +90,7 @@ def arguments(run: FalconFineTune, merged: Artifact) -> tuple[str, ...]:
     if serve.max_model_length is not None:
         flags.append(("--max-model-len", serve.max_model_length))
     if serve.quantization != "none":
-        flags.append(("--quantization", serve.quantization))
+        flags.append(("--quantization", QUANTIZATIONS[serve.quantization]))
     told = [word for flag, value in flags for word in (flag, str(value))]
     return (str(WORKSPACE / merged.path), "--served-model-name", *names, *told)
 

@@ -34,7 +34,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "no threads": (["--threads=0"], "argument --threads: '0' is not a whole number from 1 to 1024"),
     "digits that int() cannot read": (["--threads=²"], "'²' is not a whole number"),
     "a long number": (["--threads=" + "9" * 5000], "is not a whole number"),
-    "a temperature that is no number": (["--temperature=nan"], "'nan' is not a number at least 0 and at most 2"),
+    "a temperature that is no number": (["--temperature=nan"], "'nan' is not a number of at least 0 and at most 2"),
     "a top-p of zero": (["--top-p=0"], "'0' is not a number above 0 and at most 1"),
     "help": (["--help"], "unrecognized arguments: --help"),
     "flash attention without a GPU": (["--attn-implementation=flash_attention_2"], "needs GPUs, and serve.gpus is 0"),

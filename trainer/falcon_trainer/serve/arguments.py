@@ -6,10 +6,11 @@ our layer, which tells the engine all of its sampling anyway.
 """
 
 import argparse
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
+
+from falcon_trainer.numbers import real, whole
 
 DTYPES = ("auto", "bfloat16", "float16", "float32")
 ATTENTION = ("eager", "sdpa", "flash_attention_2")
@@ -66,32 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="serve.args", add_help=False, allow_abbrev=False)
     parser.add_argument("--dtype", choices=DTYPES, default="auto")
     parser.add_argument("--attn-implementation", choices=ATTENTION)
-    parser.add_argument("--threads", type=_whole(1, 1024))
-    parser.add_argument("--max-waiting", type=_whole(1, 100_000), default=MOST_WAITING)
-    parser.add_argument("--temperature", type=_real(at_least=0, at_most=2))
-    parser.add_argument("--top-p", type=_real(above=0, at_most=1))
-    parser.add_argument("--top-k", type=_whole(0, 1_000_000))
+    parser.add_argument("--threads", type=whole(1, 1024))
+    parser.add_argument("--max-waiting", type=whole(1, 100_000), default=MOST_WAITING)
+    parser.add_argument("--temperature", type=real(0, 2))
+    parser.add_argument("--top-p", type=real(0, 1, above=True))
+    parser.add_argument("--top-k", type=whole(0, 1_000_000))
     return parser
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not (text.isdecimal() and text.isascii() and least <= int(text[:16]) <= most):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
-
-
-def _real(*, at_most: float, at_least: float = -math.inf, above: float = -math.inf) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not (at_least <= value <= at_most and value > above):
-            least = f"above {above:g} and" if above > -math.inf else f"at least {at_least:g} and"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number {least} at most {at_most:g}")
-        return value
-
-    return parse

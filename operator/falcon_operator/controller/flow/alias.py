@@ -101,7 +101,7 @@ def _led(
     wanted = alias_service(run.namespace, alias, elected, claimants)
     if service is not None and _same(service, wanted):
         return report
-    return replace(report, write=(wanted, *report.write))
+    return replace(report, write=(*report.write, wanted))
 
 
 def _own(run: FalconFineTune, *, answers: bool) -> Iterator[Claimant]:
@@ -130,9 +130,9 @@ def _others(snapshot: Snapshot, run: FalconFineTune, alias: str) -> Iterator[Cla
 
 def _answers(run: Object) -> bool:
     """Whether the server answers as the spec asks for: one whose spec was changed a moment ago, to have this name say,
-    does not know it yet.
+    does not know it yet, and one whose spec is refused stays as it was.
     """
-    serving = holds(run, SERVING)
+    serving = holds(run, SERVING) if holds(run, ConditionType.ACCEPTED) else None
     return serving is not None and serving.get("observedGeneration") == run["metadata"].get("generation")
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from falcon_operator.api.names import HASH_ANNOTATION, KIND, RUN_LABEL, StageName
 from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.api.status import FalconFineTuneStatus
-from falcon_operator.controller.flow.course import needless_jobs, publishes_merged, stages_beside
+from falcon_operator.controller.flow.course import kept_model, needless_jobs, publishes_merged, stages_beside
 from falcon_operator.controller.flow.snapshot import Reference, Snapshot, reference
 from falcon_operator.objects import Object, being_deleted, labels, owned_by
 from falcon_operator.stages.evaluate import evaluate_config, evaluate_job
@@ -35,7 +35,8 @@ def children(run: FalconFineTune, settings: StageSettings, stage: StageName) -> 
         return [train_config(run), train_service(run)]
     assert adapter is not None, "all other stages follow train"
     if stage == "merge":
-        return [merge_config(run, adapter, merged), merge_job(run, settings, adapter, merged)]
+        kept = kept_model(run)
+        return [merge_config(run, adapter, kept), merge_job(run, settings, adapter, kept)]
     if stage == "publish":
         model = merged if publishes_merged(run) else None
         return [publish_config(run, adapter, model), publish_job(run, settings, adapter, model)]
@@ -48,6 +49,16 @@ def children(run: FalconFineTune, settings: StageSettings, stage: StageName) -> 
         serve_budget(run),
         serve_deployment(run, settings, merged),
     ]
+
+
+def configs_alike(run: FalconFineTune, stage: StageName, wanted: list[Manifest]) -> set[str]:
+    """Names of the ConfigMaps that ask a stage of one pod for what its `wanted` children ask for. Which older models a
+    merge leaves alone may change while it runs, and is no reason to merge again.
+    """
+    found = [child for child in wanted if child["kind"] == "ConfigMap"]
+    if stage == "merge" and run.status.adapter:
+        found += [merge_config(run, run.status.adapter, kept) for kept in (None, run.status.merged)]
+    return {config["metadata"]["name"] for config in found}
 
 
 def newest_attempt(status: FalconFineTuneStatus, jobs: dict[int, Object]) -> int:

@@ -13,6 +13,7 @@ from falcon_operator.api.names import StageName
 from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.api.status import ConditionType
 from falcon_operator.policy.conditions import wanted
+from falcon_operator.stages.workspace import access_mode
 from falcon_trainer.config import Artifact, Publication
 
 CONDITIONS: dict[StageName, ConditionType] = {
@@ -57,12 +58,20 @@ def stages_beside(run: FalconFineTune) -> tuple[StageName, ...]:
 
 
 def goes_before(run: FalconFineTune, stage: StageName) -> Sequence[ConditionType]:
-    """What must be True before a stage beside the current one begins. It is not stopped if that changes later."""
+    """What must be True before a stage beside the current one begins. It is not stopped if that changes later.
+
+    Where only one node mounts the workspace, the server chooses it: a pod that copies for hours on a node without GPUs
+    would keep the server from starting.
+    """
     if stage == "evaluate":
         return (ConditionType.MERGED, ConditionType.SERVING)
-    if stage == "publish" and publishes_merged(run):
-        return (ConditionType.MERGED,)
-    return ()
+    if stage != "publish":
+        return ()
+    bound = run.spec.serve.enabled and access_mode(run) == "ReadWriteOnce"
+    return (
+        *([ConditionType.MERGED] if publishes_merged(run) else []),
+        *([ConditionType.SERVING] if bound else []),
+    )
 
 
 def needless_jobs(run: FalconFineTune) -> tuple[StageName, ...]:
@@ -73,6 +82,13 @@ def needless_jobs(run: FalconFineTune) -> tuple[StageName, ...]:
         for stage in OPTIONAL_JOBS
         if CONDITIONS[stage] not in kinds and run.status.condition(CONDITIONS[stage]) is not None
     )
+
+
+def kept_model(run: FalconFineTune) -> Artifact | None:
+    """The one merged model that must stay while another one is made. None while a rollout is under way, where pods of
+    the model before it may still answer: then all stay.
+    """
+    return run.status.merged if _true(run, "serve") or not run.spec.serve.enabled else None
 
 
 def publishes_merged(run: FalconFineTune) -> bool:

@@ -15,7 +15,7 @@ from falcon_operator.api.names import StageName
 from falcon_operator.api.resource import FalconFineTune
 from falcon_operator.api.status import ConditionType
 from falcon_operator.controller.flow import results
-from falcon_operator.controller.flow.children import children, compare
+from falcon_operator.controller.flow.children import children, compare, configs_alike
 from falcon_operator.controller.flow.course import CONDITIONS
 from falcon_operator.controller.flow.gang import still_there
 from falcon_operator.controller.flow.hold import held_job, paused
@@ -26,7 +26,6 @@ from falcon_operator.objects import Object, holds, status
 from falcon_operator.policy import failure
 from falcon_operator.policy.conditions import Finding, waits
 from falcon_operator.stages.jobs import told_by
-from falcon_operator.stages.manifest import Manifest
 from falcon_operator.stages.naming import stage_name
 from falcon_operator.stages.settings import StageSettings
 
@@ -78,7 +77,7 @@ def look(
     if job is None and run.spec.suspend:
         return paused(kind)
     if job and not wanting.leaving:
-        if _outdated(job, wanted):
+        if told_by(job) not in configs_alike(run, name, wanted):
             return _made_anew(job, kind, name)
         stopping = len(still_there(snapshot.pods, now))
         if report := held_job(kind, job, stopping, suspend=run.spec.suspend):
@@ -100,11 +99,6 @@ def look(
 
 def _result(pods: Sequence[Object]) -> dict[str, Any] | None:
     return next((found for pod in pods if (found := failure.result_of(pod)) is not None), None)
-
-
-def _outdated(job: Object, wanted: Sequence[Manifest]) -> bool:
-    """Whether the Job's pods are told something else than the stage would be told now."""
-    return told_by(job) not in {child["metadata"]["name"] for child in wanted if child["kind"] == "ConfigMap"}
 
 
 def _made_anew(job: Object, kind: ConditionType, stage: StageName) -> Report:

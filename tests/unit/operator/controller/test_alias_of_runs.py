@@ -42,7 +42,7 @@ def claiming(status: dict[str, Any] | None = None, /, **spec: Any) -> FalconFine
 
 def other(name: str, age: int = 3600, /, **changes: Any) -> Object:
     """Another run of the namespace, which answers."""
-    serving = {"type": "Serving", "status": "True", "observedGeneration": 1}
+    conditions = [{"type": kind, "status": "True", "observedGeneration": 1} for kind in ("Accepted", "Serving")]
     run = {
         "apiVersion": "falcon-finetune.dev/v1alpha1",
         "kind": "FalconFineTune",
@@ -54,7 +54,7 @@ def other(name: str, age: int = 3600, /, **changes: Any) -> Object:
             "creationTimestamp": at(-age),
         },
         "spec": ALIAS,
-        "status": {"endpoint": "http://…", "conditions": [serving]},
+        "status": {"endpoint": "http://…", "conditions": conditions},
     }
     return laid_over(run, changes)
 
@@ -85,10 +85,22 @@ def serves(plan: Plan) -> list[str]:
     return [name for name in writes(plan) if not name.endswith("-evaluate")]
 
 
+def written(plan: Plan) -> Object | None:
+    """The alias's Service, if the plan writes it."""
+    return next((obj for obj in plan.write if obj["metadata"]["name"] == "assistant"), None)
+
+
 def led_to(plan: Plan) -> str | None:
     """The run that the plan leads the alias to; None where it leaves the Service alone."""
-    found = [obj for obj in plan.write if obj["metadata"]["name"] == "assistant"]
-    return found[0]["spec"]["selector"]["falcon-finetune.dev/run"] if found else None
+    found = written(plan)
+    return found["spec"]["selector"]["falcon-finetune.dev/run"] if found else None
+
+
+def owners(plan: Plan) -> list[tuple[str, bool]]:
+    """Names of the runs that the alias's Service belongs to, and whether one controls it."""
+    found = written(plan)
+    assert found
+    return [(each["name"], "controller" in each) for each in found["metadata"]["ownerReferences"]]
 
 
 def held(plan: Plan, run: FalconFineTune) -> str | None:
@@ -110,8 +122,7 @@ def test_a_newer_run_takes_the_name_in_one_write() -> None:
     plan = looked(claiming(), service("q"), [other("q")])
     assert serves(plan) == ["Service/assistant"]
     assert led_to(plan) == "r"
-    owners = plan.write[0]["metadata"]["ownerReferences"]
-    assert [(each["name"], "controller" in each) for each in owners] == [("q", False), ("r", False)]
+    assert owners(plan) == [("q", False), ("r", False)]
 
 
 def test_a_holder_that_stays_writes_nothing_and_tells_nothing() -> None:
@@ -156,7 +167,7 @@ def test_a_run_hands_on_a_name_that_it_wants_no_more(name: str) -> None:
     run = claiming(HELD, **GIVEN_UP[name])
     plan = looked(run, service("r", "q", "r"), [other("q")])
     assert led_to(plan) == "q"
-    assert [each["name"] for each in plan.write[0]["metadata"]["ownerReferences"]] == ["q"]
+    assert owners(plan) == [("q", False)]
     assert held(plan, run) == "assistant", "until it is seen to lead elsewhere"
     assert plan.again is not None
     after = looked(run, service("q"), [other("q")])
@@ -172,6 +183,9 @@ NOT_YET: dict[str, dict[str, Any]] = {
     "one that has never answered": {"status": {"endpoint": None, "conditions": []}},
     "one that does not answer": {"status": {"conditions": []}},
     "one whose spec was changed a moment ago": {"metadata": {"generation": 2}},
+    "one whose spec is refused": {
+        "status": {"conditions": [{"type": "Serving", "status": "True", "observedGeneration": 1}]}
+    },
     "one that is being deleted": {"metadata": {"deletionTimestamp": at(0)}},
     "one that is suspended": {"spec": {"suspend": True}},
     "one with another alias": {"spec": {"serve": {"alias": "helper"}}},
@@ -188,6 +202,12 @@ def test_no_newer_run_is_given_the_name_that_is(name: str) -> None:
     run = claiming(HELD)
     plan = looked(run, service("r"), [newer])
     assert (led_to(plan), held(plan, run)) in ((None, "assistant"), ("r", "assistant"))
+
+
+def test_the_service_does_not_outlive_the_runs_that_have_answered() -> None:
+    newer = other("z", 1)
+    del newer["status"]["endpoint"]
+    assert owners(looked(claiming(), None, [newer])) == [("r", False)]
 
 
 def test_a_service_of_somebody_else_is_told_and_left_alone() -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from falcon_operator.api.status import EvaluationStatus, MergeStatus, PublishedStatus
-from falcon_operator.controller.flow.course import current_stage, needless_jobs, stages_beside
+from falcon_operator.api.status import ConditionType, EvaluationStatus, MergeStatus, PublishedStatus
+from falcon_operator.controller.flow.course import current_stage, goes_before, needless_jobs, stages_beside
 from tests.unit.operator.api.runs import ADAPTER, MERGED
 from tests.unit.operator.controller.snapshots import ORDER, run_at
 
@@ -124,6 +124,31 @@ def test_the_stages_of_a_run(name: str) -> None:
     done, status, spec, here, beside = CASES[name]
     run = run_at(done, status, **spec)
     assert (current_stage(run), stages_beside(run)) == (here, beside)
+
+
+ALONE = {"gang": {"nodes": 1}}
+BEFORE: dict[str, tuple[dict[str, Any], tuple[ConditionType, ...]]] = {
+    "copies of the model": ({"publish": [COPY]}, (ConditionType.MERGED,)),
+    "copies of the adapter": ({"publish": [ADAPTER_COPY]}, ()),
+    "copies from a volume of the server's node": (
+        {"publish": [COPY]} | ALONE,
+        (ConditionType.MERGED, ConditionType.SERVING),
+    ),
+    "copies of the adapter from a volume of the server's node": (
+        {"publish": [ADAPTER_COPY]} | ALONE,
+        (ConditionType.SERVING,),
+    ),
+    "copies from a volume of one node without a server": (
+        {"publish": [COPY], "serve": OFF} | ALONE,
+        (ConditionType.MERGED,),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_what_goes_before_the_copies(name: str) -> None:
+    spec, before = BEFORE[name]
+    assert goes_before(run_at(SERVED, **spec), "publish") == before
 
 
 NEEDLESS: dict[str, tuple[tuple[str, ...], dict[str, Any], tuple[str, ...]]] = {

@@ -82,6 +82,26 @@ def test_the_new_job_is_told_which_model_is_served() -> None:
     assert MERGED.digest in plan.write[0]["data"]["run.json"]
 
 
+def test_while_a_rollout_is_under_way_no_model_may_be_removed() -> None:
+    """Pods of the model before the newest one may be those that answer."""
+    run = run_at(ORDER[:3], {"merged": MERGED, "merge": MergeStatus(dtype="bfloat16")}, merge={"dtype": "float16"})
+    plan = look(snapshot(run, server(run, {})))
+    assert writes(plan) == ["ConfigMap/r-merge", "Job/r-merge"]
+    assert MERGED.digest not in plan.write[0]["data"]["run.json"]
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["a server that is lost", "a rollout that ends"])
+def test_what_becomes_of_the_server_meanwhile_is_no_reason_to_merge_again(before: bool) -> None:
+    status = {"merged": MERGED, "merge": MergeStatus(dtype="bfloat16")}
+    rolled_out, rolling = (
+        run_at([*ORDER[:3], *more], status, merge={"dtype": "float16"}) for more in (("Serving",), ())
+    )
+    made_for, run = (rolled_out, rolling) if before else (rolling, rolled_out)
+    plan = look(merging(run, made_for, [pod("m")]))
+    assert deletes(plan) == []
+    assert told(plan, "Merged") == ("Unknown", "Running")
+
+
 def test_the_new_job_is_left_alone_while_it_runs() -> None:
     run = a_run_of("float16", again=True)
     plan = look(merging(run, run, [pod("m")]))
@@ -165,12 +185,13 @@ def test_a_pod_template_that_changes_is_no_reason_to_merge_anew() -> None:
 def test_a_server_that_is_lost_meanwhile_is_told_and_brought_back() -> None:
     run = a_run_of("float16", again=True)
     made = stage_objects(run, "merge")
-    config, service, budget, deployment = server(run, {})
-    seen = snapshot(run, [*made, config, budget, deployment], beside={"serve": [waiting("s", "ErrImagePull", "not found")]})
+    *others, deployment = server(run, {})
+    left = [obj for obj in others if obj["kind"] != "Service"]
+    seen = snapshot(run, [*made, *left, deployment], beside={"serve": [waiting("s", "ErrImagePull", "not found")]})
     plan = look(seen)
     assert told(plan, "Serving") == ("False", "ImagePullBackOff")
     assert writes(plan) == ["Service/r-serve"]
-    assert told(look(snapshot(run, [*made, config, service, budget, deployment])), "Serving") == ("Unknown", "RollingOut")
+    assert told(look(snapshot(run, [*made, *others, deployment])), "Serving") == ("Unknown", "RollingOut")
 
 
 def test_a_model_that_is_on_its_way_out_is_not_evaluated_any_more() -> None:
@@ -180,6 +201,23 @@ def test_a_model_that_is_on_its_way_out_is_not_evaluated_any_more() -> None:
     plan = look(snapshot(run, [*stage_objects(run, "merge"), *server(run)], pods=[pod("m")]))
     assert writes(plan) == []
     assert (told(plan, "Serving")[0], told(plan, "Evaluated")) == ("True", ("Unknown", "Waiting"))
+
+
+def test_what_follows_from_a_new_model_begins_after_it_is_in_the_status() -> None:
+    """It would be the old one that is evaluated and published."""
+    status = {"merged": MERGED, "merge": MergeStatus(dtype="bfloat16")}
+    run = run_at([*ORDER[:3], "Serving"], status, merge={"dtype": "float16"}, publish=[{"uri": "s3://models/bot"}])
+    plan = look(merging(run, run, [finished("m", RESULT)]))
+    assert told(plan, "Merged") == ("True", "Merged")
+    assert writes(plan) == []
+
+
+def test_a_suspended_run_whose_merge_failed_is_suspended() -> None:
+    run = a_run_of("float16", again=True, suspend=True)
+    bad = ended("m", 73, outcome("DiskFull", retryable=False))
+    made = [laid_over(obj, FAILED if obj["kind"] == "Job" else {}) for obj in stage_objects(run, "merge")]
+    plan = look(snapshot(run, [*made, *server(run, {"observedGeneration": 1})], pods=[bad]))
+    assert (told(plan, "Suspended"), told(plan, "Stalled")) == (("True", "Suspended"), ("True", "DiskFull"))
 
 
 def test_a_suspension_holds_the_new_merge_and_scales_the_server_to_nothing() -> None:

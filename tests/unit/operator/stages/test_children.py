@@ -95,9 +95,9 @@ HASHED: dict[str, tuple[dict[str, Any], set[str]]] = {
     "the merged type changes the merge": ({"merge": {"dtype": "float32"}}, {"merge"}),
     "the merge's memory changes the merge": ({"merge": {"memory": "1Gi"}}, {"merge"}),
     "what is published changes the publishing": ({"publish": [{"uri": "s3://models/bot"}]}, {"publish"}),
-    "a token changes those who ask and who answers": (
+    "a token changes the server and those who ask it": (
         {"serve": {"apiKeySecretRef": {"name": "key", "key": "token"}}},
-        {"evaluate", "serve"},
+        {"serve", "evaluate"},
     ),
     "resources of one stage change that stage": (
         {"podTemplate": {"merge": {"resources": {"requests": {"memory": "64Gi"}}}}},

@@ -134,7 +134,7 @@ def test_falcon_180b_on_eight_gpus_field_by_field() -> None:
             *(f"/workspace/{MERGED.path}", "--served-model-name", "big", "assistant"),
             *("--host", "0.0.0.0", "--port", "8000"),
             *("--tensor-parallel-size", "8", "--pipeline-parallel-size", "1"),
-            *("--shutdown-timeout", "120", "--max-model-len", "2048", "--quantization", "fp8"),
+            *("--shutdown-timeout", "120", "--max-model-len", "2048", "--quantization", "fp8_per_tensor"),
             *("--max-num-seqs", "64"),
         ],
         "ports": [{"name": "http", "containerPort": 8000, "protocol": "TCP"}],

@@ -15,7 +15,8 @@ from falcon_trainer import layout as layouts
 from falcon_trainer.artifacts import read_manifest
 from falcon_trainer.config import Lora
 from falcon_trainer.data.prepare import prepare
-from falcon_trainer.generate import Which, generate
+from falcon_trainer.generate.answering import generate
+from falcon_trainer.generate.models import Which
 from falcon_trainer.identity import claim
 from falcon_trainer.merge import stream
 from falcon_trainer.merge.stage import merge

@@ -13,7 +13,7 @@ from falcon_trainer import layout as layouts
 from falcon_trainer.config import Lora, RunConfig
 from falcon_trainer.data.prepare import prepare
 from falcon_trainer.data.store import PackedRows
-from falcon_trainer.generate import generate
+from falcon_trainer.generate.answering import generate
 from falcon_trainer.identity import claim
 from falcon_trainer.merge.stage import merge
 from falcon_trainer.outcome import StageError
