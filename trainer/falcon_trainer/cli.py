@@ -54,12 +54,19 @@ def _evaluate() -> Stage:
     return evaluate
 
 
+def _publish() -> Stage:
+    from falcon_trainer.publish.stage import publish
+
+    return publish
+
+
 STAGES: dict[str, tuple[Callable[[], Stage], str]] = {
     "prepare": (_prepare, "check, format, tokenize and pack the records; fetch the base model"),
     "train": (_train, "one rank of the gang that trains the adapter (started by torchrun)"),
     "merge": (_merge, "verify the adapter and merge it into the base, streaming"),
     "serve": (_serve, "serve the merged model with an OpenAI-compatible API"),
     "evaluate": (_evaluate, "ask the served model the stored prompts and compare its answers with the base's"),
+    "publish": (_publish, "copy the adapter or the merged model to a claim, a bucket or the Hub"),
 }
 """Each stage's loader (torch is imported only by the stages that need it) and its help."""
 

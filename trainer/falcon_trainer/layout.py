@@ -16,6 +16,10 @@ SOURCES = Path(os.environ.get("FALCON_SOURCES", "/sources"))
 CONFIG = Path(os.environ.get("FALCON_CONFIG", "/etc/falcon/run.json"))
 TOKEN = Path(os.environ.get("FALCON_TOKEN", "/etc/falcon-token/token"))
 """The Hub token, in the prepare pod only."""
+PUBLISH_SECRETS = Path(os.environ.get("FALCON_PUBLISH_SECRETS", "/etc/falcon-publish"))
+"""A folder of files for each publication with credentials, named by its place in the list; in the publish pod only."""
+PUBLISHED = Path(os.environ.get("FALCON_PUBLISHED", "/published"))
+"""Claims that results are copied to are mounted below it, in the publish pod only."""
 RUNTIME = Path(os.environ.get("FALCON_RUNTIME", "/tmp/falcon"))
 """Beats and outcomes of the ranks, read by the launcher."""
 TERMINATION_LOG = Path(os.environ.get("FALCON_TERMINATION_LOG", "/dev/termination-log"))
@@ -29,6 +33,11 @@ MANIFEST = "manifest.json"
 def claim_folder(claim: str) -> Path:
     """Where a claim is mounted."""
     return SOURCES / claim
+
+
+def published_claim_folder(claim: str) -> Path:
+    """Where a claim that results are copied to is mounted."""
+    return PUBLISHED / claim
 
 
 def config_map_folder(name: str) -> Path:

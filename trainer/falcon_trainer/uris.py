@@ -99,6 +99,30 @@ def hub_adapter(uri: str) -> HubPath:
     return found
 
 
+def hub_repository(uri: str) -> HubPath:
+    """A model repository to write to: hf://OWNER/NAME[@BRANCH]; the whole of it is the result's."""
+    found = _hub_path(uri, "hf://OWNER/NAME or hf://OWNER/NAME@BRANCH")
+    if found.path:
+        raise ValueError("a result fills a whole repository: write hf://OWNER/NAME or hf://OWNER/NAME@BRANCH")
+    return found
+
+
+def bucket_folder(uri: str) -> tuple[str, str]:
+    """Bucket and folder of s3://BUCKET/PATH to write to."""
+    bucket, path = bucket_and_path(uri)
+    if not path.strip("/"):
+        raise ValueError("a result needs a folder of its own: write s3://BUCKET/PATH")
+    return bucket, path.strip("/")
+
+
+def claim_target(uri: str) -> tuple[str, str]:
+    """Claim and folder of pvc://CLAIM/PATH to write to."""
+    claim, path = claim_and_path(uri)
+    if not path.strip("/"):
+        raise ValueError("a result needs a folder of its own: write pvc://CLAIM/PATH")
+    return claim, path.strip("/")
+
+
 def hub_data(uri: str) -> HubPath:
     """A data set of the Hub: hf://OWNER/NAME[@REVISION][/PATH]."""
     return _hub_path(uri, "hf://OWNER/NAME, hf://OWNER/NAME@REVISION or hf://OWNER/NAME/PATH")
@@ -115,6 +139,7 @@ DATA: Grammar = {
     "hf": hub_data,
 }
 MODEL: Grammar = {"pvc": claim_and_path, "hf": hub_model}
+PUBLICATION: Grammar = {"pvc": claim_target, "s3": bucket_folder, "hf": hub_repository}
 ADAPTER: Grammar = {"pvc": claim_and_path, "hf": hub_adapter}
 
 
@@ -125,7 +150,7 @@ def problem(uri: str, grammar: Grammar) -> str | None:
         return "it holds a line end or another control character"
     parse = grammar.get(scheme)
     if parse is None:
-        return f"{scheme}:// cannot be read here; known are {', '.join(f'{known}://' for known in grammar)}"
+        return f"{scheme}:// cannot be used here; known are {', '.join(f'{known}://' for known in grammar)}"
     try:
         parse(uri)
     except ValueError as error:

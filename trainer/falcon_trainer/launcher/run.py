@@ -39,7 +39,7 @@ from falcon_trainer.outcome import ExitCode, Outcome, StageError
 from falcon_trainer.told import read_config
 from falcon_trainer.wire import seconds
 
-STAGES = ("prepare", "train", "merge", "serve", "evaluate")
+STAGES = ("prepare", "train", "merge", "serve", "evaluate", "publish")
 
 
 @dataclass(frozen=True, kw_only=True)

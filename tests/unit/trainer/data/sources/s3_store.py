@@ -89,20 +89,23 @@ def _gate(store: Store) -> Iterator[Store]:
             if fault := store.fault(self.command, path):
                 self._answer(fault[0], {"Content-Type": "application/xml"}, ERROR.format(fault[1]).encode())
                 return
-            passed = {name: self.headers[name] for name in ("Range",) if name in self.headers}
-            response = client.request(self.command, f"{store.behind}{self.path}", headers=passed)
+            # Not the signature, which is made for the gate's address.
+            left_out = ("host", "authorization", "connection", "expect")
+            passed = {name: value for name, value in self.headers.items() if name.lower() not in left_out}
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            response = client.request(self.command, f"{store.behind}{self.path}", headers=passed, content=body)
             store.sent += len(response.content) if path.count("/") > 1 else 0
             headers = {name: value for name, value in response.headers.items() if name not in ("connection", "date")}
             self._answer(response.status_code, headers, response.content)
 
-        do_HEAD = do_GET  # noqa: N815
+        do_HEAD = do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
 
         def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
             self.send_response(status)
             for name, value in ({"content-length": str(len(content))} | headers).items():
                 self.send_header(name, value)
             self.end_headers()
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(content)
 
         def log_message(self, *arguments: object) -> None:

@@ -1,0 +1,74 @@
+"""Finished artefacts of a workspace, and the configuration that publishes them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from falcon_trainer.artifacts import as_artifact, draft_beside, publish
+from falcon_trainer.beats import Beats
+from falcon_trainer.config import RunConfig
+from falcon_trainer.layout import RunLayout
+from falcon_trainer.publish.stage import publish as publish_stage
+
+FILES = {
+    "config.json": b"{}",
+    "model-00001-of-00002.safetensors": bytes(range(256)) * 64,
+    "model-00002-of-00002.safetensors": b"\x01" * 70_000,
+    "original/notes.txt": b"in a folder",
+}
+
+
+@dataclass
+class Results:
+    """A run with a finished adapter and a finished merged model."""
+
+    root: Path
+    run: str = "tiny"
+
+    @property
+    def layout(self) -> RunLayout:
+        return RunLayout(self.run, self.root / "workspace")
+
+    @property
+    def published(self) -> Path:
+        """Where claims are mounted."""
+        return self.root / "published"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "secrets"
+
+    def put(self, what: str, files: dict[str, bytes]) -> dict[str, JsonValue]:
+        """A finished artefact; returns what the status says of it."""
+        place = self.layout.adapter if what == "adapter" else self.layout.merged
+        draft = draft_beside(place("new"))
+        for name, content in files.items():
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            (draft / name).write_bytes(content)
+        folder, manifest = publish(draft, place, kind=what, facts={})
+        return as_artifact(folder, manifest, self.layout.workspace).to_wire()
+
+    def secret(self, index: int, **keys: str) -> None:
+        """Mounts a Secret for the publication with this place in the list, with Kubernetes' own entries beside it."""
+        folder = self.secrets / str(index)
+        (folder / "..data").mkdir(parents=True)
+        for name, value in keys.items():
+            (folder / name).write_text(f"{value}\n")
+
+    def config(self, *publications: dict[str, Any], **results: Any) -> RunConfig:
+        told = {"run": self.run, "namespace": "ml", "model": {"source": "hf://tiiuae/falcon-7b"}} | results
+        return RunConfig.model_validate(
+            told | {"dataset": {"sources": [{"uri": "pvc://data/x.jsonl"}]}, "publish": list(publications)}
+        )
+
+    def publish(self, *publications: dict[str, Any], **results: Any) -> list[dict[str, Any]]:
+        """Runs the stage; returns what it tells of each publication."""
+        beats = Beats("publish", directory=self.root / "beats")
+        told: Any = publish_stage(self.config(*publications, **results), beats, self.layout)["published"]
+        return list(told)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
