@@ -12,7 +12,6 @@ from mmap import PAGESIZE, mmap
 from pathlib import Path
 
 
-
 class Source:
     """Reads a file. A context manager."""
 

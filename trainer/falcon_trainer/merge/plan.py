@@ -1,11 +1,12 @@
-"""What becomes of one file of the base: the header of the merged file, and the blocks that fill it. Pure."""
+"""What becomes of one file of the base: the header of the merged file, and the blocks that fill it."""
 
 import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from falcon_trainer.model.weights import ITEM_BYTES, TORCH_NAMES, TensorEntry, UnusableWeights
+from falcon_trainer.model.weights import ITEM_BYTES, TORCH_NAMES, TensorEntry, UnusableWeights, read_header
 
 FORMAT_NAMES = {name: code for code, name in TORCH_NAMES.items()}
 
@@ -19,8 +20,6 @@ class Block:
     elements: int
     dtype: str
     """Of the merged tensor, as safetensors names it."""
-    offset: int
-    """Byte of the merged file at which it begins."""
 
     @property
     def source_offset(self) -> int:
@@ -38,11 +37,32 @@ class Block:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """One merged file."""
+    """One merged file: its tensors are the base's, in their order."""
 
     header: bytes
-    blocks: list[Block]
-    bytes: int
+    tensors: Sequence[TensorEntry]
+    dtype: str
+    """A torch name, or "auto" for each tensor's own."""
+
+    @classmethod
+    def of(cls, file: Path, dtype: str) -> "ShardPlan":
+        """The plan for a file of the base, of which only the header is read. Raises UnusableWeights."""
+        tensors, metadata = read_header(file)
+        return cls(_header(tensors, metadata, dtype), tensors, dtype)
+
+    @property
+    def bytes(self) -> int:
+        return len(self.header) + sum(target_bytes(entry, self.dtype) for entry in self.tensors)
+
+    def blocks(self, size: int, changes: Callable[[str], bool]) -> Iterator[Block]:
+        """The tensors in blocks of at most `size` bytes, before and after; `changes` says which tensors are changed.
+
+        Raises UnusableWeights where one row of such a matrix is larger than a block.
+        """
+        for entry in self.tensors:
+            target = target_dtype(entry, self.dtype)
+            for first, count in _runs(entry, target, changes(entry.name), size):
+                yield Block(entry, first, count, target)
 
 
 def target_dtype(entry: TensorEntry, dtype: str) -> str:
@@ -50,30 +70,14 @@ def target_dtype(entry: TensorEntry, dtype: str) -> str:
     return entry.dtype if dtype == "auto" else FORMAT_NAMES[dtype]
 
 
-def plan_shard(
-    tensors: Sequence[TensorEntry],
-    metadata: dict[str, str],
-    dtype: str,
-    changes: Callable[[str], bool],
-    block_bytes: int,
-) -> ShardPlan:
-    """The tensors of one file in blocks of at most `block_bytes`, before and after.
-
-    `changes` says whether a tensor is changed. Raises UnusableWeights where one row of such a matrix exceeds a block.
-    """
-    header = _header(tensors, metadata, dtype)
-    blocks, offset = list[Block](), len(header)
-    for entry in tensors:
-        target = target_dtype(entry, dtype)
-        for first, count in _runs(entry, target, changes(entry.name), block_bytes):
-            blocks.append(Block(entry, first, count, target, offset))
-            offset += blocks[-1].target_bytes
-    return ShardPlan(header, blocks, offset)
+def target_bytes(entry: TensorEntry, dtype: str) -> int:
+    """Size of the merged tensor."""
+    return entry.elements * ITEM_BYTES[target_dtype(entry, dtype)]
 
 
 def index_of(tensors: Sequence[TensorEntry], dtype: str) -> dict[str, object]:
     """Contents of `model.safetensors.index.json`: the tensors stay in files of the base's names."""
-    total = sum(entry.elements * ITEM_BYTES[target_dtype(entry, dtype)] for entry in tensors)
+    total = sum(target_bytes(entry, dtype) for entry in tensors)
     names = {entry.name: entry.file.name for entry in sorted(tensors, key=lambda entry: entry.name)}
     return {"metadata": {"total_size": total}, "weight_map": names}
 
@@ -95,7 +99,7 @@ def _header(tensors: Sequence[TensorEntry], metadata: dict[str, str], dtype: str
     start = 0
     for entry in tensors:
         target = target_dtype(entry, dtype)
-        end = start + entry.elements * ITEM_BYTES[target]
+        end = start + target_bytes(entry, dtype)
         header[entry.name] = {"dtype": target, "shape": entry.shape, "data_offsets": [start, end]}
         start = end
     text = json.dumps(header, separators=(",", ":")).encode()

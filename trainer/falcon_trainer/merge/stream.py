@@ -35,6 +35,7 @@ class Merger:
     """Merges files one after the other, with the same threads and the same memory. A context manager."""
 
     def __init__(self, update: Update, budget: Budget) -> None:
+        self._update, self._budget = update, budget
         self._change = _Change(update, budget.scratch)
         self._buffers = [mmap(-1, budget.block + 3 * PAGESIZE) for _ in range(budget.buffers)]
         self._stage = mmap(-1, budget.stage)
@@ -55,7 +56,7 @@ class Merger:
             writing.write(memoryview(plan.header))
             line = _Line(self._buffers)
             try:
-                for block in plan.blocks:
+                for block in plan.blocks(self._budget.block, self._update.changes):
                     while (buffer := line.free()) is None:
                         self._digest(line, digest, writing, progress)
                     line.changing.append((block, buffer, self._workers.submit(self._change, block, buffer, reading)))
@@ -69,8 +70,7 @@ class Merger:
 
     def _digest(self, line: "_Line", digest: "hashlib._Hash", writing: Sink, progress: Progress) -> None:
         block, buffer, changed = line.changing.popleft()
-        changed.result()
-        data = memoryview(buffer)[: block.target_bytes]
+        data = changed.result()
         digest.update(data)
         line.writing.append((buffer, self._writer.submit(writing.write, data)))
         progress(block.source_bytes)
@@ -81,7 +81,7 @@ class _Line:
 
     def __init__(self, buffers: Iterable[mmap]) -> None:
         self._free = list(buffers)
-        self.changing: deque[tuple[Block, mmap, Future[None]]] = deque()
+        self.changing: deque[tuple[Block, mmap, Future[memoryview]]] = deque()
         self.writing: deque[tuple[mmap, Future[None]]] = deque()
 
     def free(self) -> mmap | None:
@@ -110,20 +110,23 @@ class _Change:
     def __init__(self, update: Update, scratch: int) -> None:
         self._update, self._scratch = update, _Scratch(scratch)
 
-    def __call__(self, block: Block, buffer: mmap, reading: Source) -> None:
+    def __call__(self, block: Block, buffer: mmap, reading: Source) -> memoryview:
+        """Reads the block and changes it; returns where in the buffer the merged bytes lie."""
+        grows = block.target_bytes - block.source_bytes
         # Elements that grow are read to the buffer's end: those written from its beginning never catch up with them.
-        page = whole_pages(max(0, block.target_bytes - block.source_bytes))
+        page = whole_pages(max(0, grows))
         skipped = block.source_offset % PAGESIZE
         needed = skipped + block.source_bytes
         into = memoryview(buffer)[page : page + whole_pages(needed)]
         reading.read(into, block.source_offset - skipped, needed)
-        at = page + skipped
-        source = _tensor(buffer, block.entry.dtype, block.elements, at)
-        target = _tensor(buffer, block.dtype, block.elements, 0)
+        source = _tensor(buffer, block.entry.dtype, block.elements, page + skipped)
+        at = page + skipped if block.dtype == block.entry.dtype else 0
+        target = _tensor(buffer, block.dtype, block.elements, at)
         if self._update.changes(block.entry.name):
             self._merge(block, source, target)
         elif source.dtype != target.dtype:
             _convert(source, target, self._scratch.first)
+        return memoryview(buffer)[at : at + block.target_bytes]
 
     def _merge(self, block: Block, source: torch.Tensor, target: torch.Tensor) -> None:
         pair = self._update.pair(block.entry.name)

@@ -30,13 +30,11 @@ class Update:
         """Whether the adapter has a pair for this tensor of the base."""
         return base_name.endswith(".weight") and self._half(base_name, "A") in self.adapter.tensors
 
-    def pair(self, base_name: str) -> Pair | None:
-        """The pair of a base matrix; None where the adapter leaves it alone.
+    def pair(self, base_name: str) -> Pair:
+        """The pair of a base matrix that the adapter changes.
 
         Of an fp32 adapter, as training writes it, both are views of the mapped file and take no memory.
         """
-        if not self.changes(base_name):
-            return None
         return Pair(self._whole(self._half(base_name, "A")), self._whole(self._half(base_name, "B")))
 
     def add(self, weights: torch.Tensor, pair: Pair, first_row: int, scratch: torch.Tensor) -> None:
