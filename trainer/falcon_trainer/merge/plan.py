@@ -82,16 +82,24 @@ def index_of(tensors: Sequence[TensorEntry], dtype: str) -> dict[str, object]:
     return {"metadata": {"total_size": total}, "weight_map": names}
 
 
+def even_parts(total: int, most: int) -> Iterator[tuple[int, int]]:
+    """(first, count) of parts of `total` that are all about as large, at most `most`.
+
+    Of rows, because products of a few of them take another way through the BLAS, slower and with other last bits.
+    """
+    size = -(-total // -(-total // most)) if total else 1
+    for first in range(0, total, size):
+        yield first, min(size, total - first)
+
+
 def _runs(entry: TensorEntry, target: str, changed: bool, block_bytes: int) -> Iterator[tuple[int, int]]:
     """(first element, elements) of each block of a tensor."""
     most = block_bytes // max(ITEM_BYTES[entry.dtype], ITEM_BYTES[target])
-    if changed:
-        columns = entry.shape[1]
-        if columns > most:
-            raise UnusableWeights(f"{entry.name} has rows of {columns} elements; at most {most} can be merged")
-        most -= most % columns
-    for first in range(0, entry.elements, most):
-        yield first, min(most, entry.elements - first)
+    columns = entry.shape[1] if changed else 1
+    if columns > most:
+        raise UnusableWeights(f"{entry.name} has rows of {columns} elements; at most {most} can be merged")
+    for first, rows in even_parts(entry.elements // columns, most // columns):
+        yield first * columns, rows * columns
 
 
 def _header(tensors: Sequence[TensorEntry], metadata: dict[str, str], dtype: str) -> bytes:

@@ -23,7 +23,7 @@ import torch
 from falcon_trainer.artifacts import FileEntry
 from falcon_trainer.merge.budget import Budget
 from falcon_trainer.merge.files import Sink, Source, whole_pages
-from falcon_trainer.merge.plan import Block, ShardPlan
+from falcon_trainer.merge.plan import Block, ShardPlan, even_parts
 from falcon_trainer.merge.update import Update
 from falcon_trainer.model.weights import TORCH_NAMES
 
@@ -133,12 +133,11 @@ class _Change:
         columns = block.entry.shape[1]
         weights, change = self._scratch.first.view(torch.float32), self._scratch.second.view(torch.float32)
         in_place = source.dtype == target.dtype == torch.float32
-        rows, first_row = max(1, weights.numel() // columns), block.first // columns
-        for start in range(0, block.elements // columns, rows):
+        for start, rows in even_parts(block.elements // columns, max(1, weights.numel() // columns)):
             piece = slice(start * columns, (start + rows) * columns)
-            old = source[piece].view(-1, columns)
-            new = old if in_place else weights[: old.numel()].view(old.shape).copy_(old)
-            self._update.add(new, pair, first_row + start, change)
+            old = source[piece].view(rows, columns)
+            new = old if in_place else weights[: old.numel()].view(rows, columns).copy_(old)
+            self._update.add(new, pair, block.first // columns + start, change)
             if not in_place:
                 target[piece].copy_(new.view(-1))
 

@@ -104,7 +104,7 @@ CASES = [
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget, "BLOCK", 5 * 4096)  # several blocks in each matrix, and several products in each block
-    monkeypatch.setattr(budget, "SCRATCH", 3000)
+    monkeypatch.setattr(budget, "SCRATCH", 4 * 4096)
 
 
 @pytest.mark.parametrize(("dtype", "tied", "many", "variant"), CASES)

@@ -62,7 +62,7 @@ def trained(root: Path, dtype: torch.dtype = torch.float32, lora: Lora = LORA, *
 def _claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layouts, "SOURCES", tmp_path / "sources")
     monkeypatch.setattr(budget, "BLOCK", 5 * 4096)  # several blocks in each matrix, and several products in each block
-    monkeypatch.setattr(budget, "SCRATCH", 4096)
+    monkeypatch.setattr(budget, "SCRATCH", 4 * 4096)
 
 
 def run(shop: Workshop, lora: Lora = LORA, **heads: dict[str, Any]) -> dict[str, Any]:
