@@ -39,6 +39,11 @@ class Draft:
         beside = layout.merged(NAME)
         root = beside.with_name(f".{NAME}.{key[:16]}.draft")
         remove_drafts(beside, keep=root)
+        return cls.at(root)
+
+    @classmethod
+    def at(cls, root: Path) -> "Draft":
+        """The draft in a folder, begun or not."""
         draft = cls(root)
         draft.model.mkdir(parents=True, exist_ok=True)
         (root / "done").mkdir(exist_ok=True)

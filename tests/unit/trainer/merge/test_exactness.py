@@ -36,9 +36,7 @@ class Case:
 
     def merged(self, folder: Path, dtype: str = "auto") -> dict[str, torch.Tensor]:
         update = Update(Weights([self.adapter / ADAPTER_FILE]), self.scale)
-        draft = Draft(folder)
-        draft.model.mkdir(parents=True)
-        (folder / "done").mkdir()
+        draft = Draft.at(folder)
         merge_shards(Recipe(Weights.of(self.base), update, dtype, MEMORY), draft, lambda _: None)
         return tensors_of(draft.model)
 
