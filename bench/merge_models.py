@@ -30,7 +30,7 @@ DRAWN = 8 << 20
 
 
 def write_model(folder: Path, size: float, shard_bytes: int) -> None:
-    """A base in bf16 of about `size` bytes in `folder/base`, in files of at most `shard_bytes`, and `folder/adapter`."""
+    """A bf16 base of about `size` bytes in `folder/base`, in files of at most `shard_bytes`, and `folder/adapter`."""
     config = _config(size)
     shapes = base_shapes(config)
     base = folder / "base"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,10 +56,10 @@ def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
-def make_case(folder: Path, dtype: torch.dtype, *, tied: bool, shard_size: str, variant: str) -> Case:
+def make_case(folder: Path, dtype: torch.dtype, *, tied: bool, shard_size: str, variant: str, **overrides: Any) -> Case:
     torch.manual_seed(0)
     flags = {"new_decoder_architecture": True, "bias": False, "alibi": False, "vocab_size": 256}
-    config = FalconConfig(**(flags | SMALL | ({} if tied else ELEVEN_B)))
+    config = FalconConfig(**(flags | SMALL | ({} if tied else ELEVEN_B) | overrides))
     model = FalconForCausalLM(config).to(dtype)
     model.save_pretrained(folder / "base", max_shard_size=shard_size)
     lora = Lora.model_validate({"rank": 6, "alpha": 12, "dropout": "0", "variant": variant})
