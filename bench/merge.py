@@ -60,7 +60,7 @@ class Compared:
 
     def anonymous(self, side: str) -> int:
         """Megabytes, the highest of all runs."""
-        return max(run.own_peak + run.facts["before"] for run in self.runs[side]) // MEGABYTE
+        return max(run.own_peak + int(run.facts["before"]) for run in self.runs[side]) // MEGABYTE
 
 
 def compare(folder: Path, size: float, layout: str, arguments: argparse.Namespace, *, with_peft: bool) -> Compared:

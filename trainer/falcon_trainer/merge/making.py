@@ -23,6 +23,7 @@ from falcon_trainer.merge.verify import check_logits, check_tensors, fits_in_mem
 from falcon_trainer.model.lora import ADAPTER_FILE
 from falcon_trainer.model.source import model_folder, published_name
 from falcon_trainer.model.weights import TORCH_NAMES, Weights
+from falcon_trainer.outcome import StageError
 from falcon_trainer.wire import memory_bytes
 
 KIND = "merged"
@@ -51,11 +52,15 @@ class Making:
 
     def run(self, inputs: dict[str, JsonValue]) -> tuple[Path, Manifest]:
         """Merges, verifies and publishes; goes on where an earlier pod with the same inputs stopped."""
-        draft = Draft.of(self._layout, {**inputs, "base": _state_of(self._recipe.base)})
+        draft = Draft.of(self._layout, {**inputs, "base": state_of(self._recipe.base)})
         known = merge_shards(self._recipe, draft, self._progress())
         self._write_beside(draft.model)
         self._beats.update("check")
-        facts: dict[str, JsonValue] = {"inputs": inputs, "merge": self._verify(draft.model)}
+        try:
+            facts: dict[str, JsonValue] = {"inputs": inputs, "merge": self._verify(draft.model)}
+        except StageError:
+            draft.remove()  # to be merged anew, not to be found wrong again
+            raise
         published = publish(draft.model, self._layout.merged, kind=KIND, facts=facts, known=known)
         draft.remove()
         return published
@@ -108,7 +113,7 @@ class Making:
         return facts | {"logitDifference": f"{difference:.2e}"}
 
 
-def _state_of(base: Weights) -> JsonValue:
+def state_of(base: Weights) -> JsonValue:
     """Size and time of change (ns) of the base's files: shards made of other ones do not count."""
     found = [(file.name, file.stat()) for file in base.files]
     return {name: [status.st_size, status.st_mtime_ns] for name, status in found}

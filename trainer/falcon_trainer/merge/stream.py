@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from mmap import PAGESIZE, mmap
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -99,7 +100,8 @@ class _Line:
 
     def stop(self) -> None:
         """Returns when no thread uses a buffer any more."""
-        for future in [*(changed for _, _, changed in self.changing), *(written for _, written in self.writing)]:
+        futures: list[Future[Any]] = [future for _, _, future in self.changing]
+        for future in futures + [future for _, future in self.writing]:
             if not future.cancel():
                 future.exception()
 
