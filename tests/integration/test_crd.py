@@ -80,6 +80,11 @@ REFUSED: dict[str, Case] = {
         "spec.gang.hangTimeout",
         "must be at least 10s",
     ),
+    "a merge in too little memory": (
+        {"merge": {"memory": "63Mi"}},
+        "spec.merge.memory",
+        "must be at least 64Mi",
+    ),
     "early stopping without validation records": (
         {"training": {"earlyStopping": {"patience": 2}}},
         "spec.training.earlyStopping",

@@ -87,10 +87,13 @@ def draft_beside(final: Path) -> Path:
     return draft
 
 
-def remove_drafts(beside: Path) -> None:
-    """Removes what dead pods left half-written beside `beside`. For stages that run in one pod at a time."""
+def remove_drafts(beside: Path, *, keep: Path | None = None) -> None:
+    """Removes what dead pods left half-written beside `beside`, but for `keep`. For stages that run in one pod at a
+    time.
+    """
     for draft in beside.parent.glob(f".{beside.name}.*.draft"):
-        shutil.rmtree(draft, ignore_errors=True)
+        if draft != keep:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def publish(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from falcon_trainer.wire import DURATION_PATTERN, NAME_PATTERN, Real, Wire, cel, seconds
+from falcon_trainer.wire import DURATION_PATTERN, MEMORY_PATTERN, NAME_PATTERN, Real, Wire, cel, memory_bytes, seconds
 
 FALCON_LINEARS = ("query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h")
 
@@ -37,6 +37,16 @@ def _at_least_ten_seconds(duration: str) -> str:
     if seconds(duration) < 10:
         raise ValueError(SHORT_TIMEOUT)
     return duration
+
+
+LEAST_MERGE_MEMORY = "64Mi"
+LITTLE_MEMORY = f"merge.memory must be at least {LEAST_MERGE_MEMORY}"
+
+
+def _enough_to_merge(quantity: str) -> str:
+    if memory_bytes(quantity) < memory_bytes(LEAST_MERGE_MEMORY):
+        raise ValueError(LITTLE_MEMORY)
+    return quantity
 
 
 class SecretKey(Wire):
@@ -346,10 +356,17 @@ class Merge(Wire):
         description="Element type of the merged weights; auto keeps the base's. A change merges anew, and the new "
         "model replaces the served one when it answers.",
     )
-    memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*(Mi|Gi)$", max_length=16)] = Field(
+    memory: Annotated[
+        str, Field(pattern=MEMORY_PATTERN, min_length=3, max_length=16), AfterValidator(_enough_to_merge)
+    ] = Field(
         default="256Mi",
         description="Memory for weights that are read, changed and written at one time, whatever the model's size; at "
         "least 64Mi. The process itself needs about 500Mi beside it.",
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                cel(f"quantity(self).compareTo(quantity('{LEAST_MERGE_MEMORY}')) >= 0", LITTLE_MEMORY)
+            ]
+        },
     )
 
 

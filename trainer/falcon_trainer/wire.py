@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 
 REAL_PATTERN = r"^[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?$"
 DURATION_PATTERN = r"^([0-9]+h)?([0-9]+m)?([0-9]+s)?$"
+MEMORY_PATTERN = r"^[1-9][0-9]*(Mi|Gi)$"
 SIGNS = {">": operator.gt, ">=": operator.ge, "<": operator.lt}
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
@@ -85,3 +86,11 @@ def seconds(duration: str) -> int:
     if not match or not duration:
         raise ValueError(f"{duration!r} is not a duration such as 1h30m or 90s")
     return sum(int((part or "0x")[:-1]) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))
+
+
+def memory_bytes(quantity: str) -> int:
+    """Bytes of an amount of memory such as `64Mi` or `2Gi`."""
+    match = re.fullmatch(MEMORY_PATTERN, quantity)
+    if not match:
+        raise ValueError(f"{quantity!r} is not an amount of memory such as 256Mi or 1Gi")
+    return int(quantity[:-2]) << {"Mi": 20, "Gi": 30}[match.group(1)]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from falcon_trainer.config import Gang, Lora, RunConfig
+from falcon_trainer.config import Gang, Lora, Merge, RunConfig
 from tests.unit.trainer.launcher_pod import CONFIG
 
 
@@ -79,6 +79,17 @@ def test_what_measures_needs_records_to_measure_on(setting: dict[str, Any]) -> N
 )
 def test_world_size(gang: Gang, processes: int, world: int) -> None:
     assert (gang.processes, gang.world_size) == (processes, world)
+
+
+@pytest.mark.parametrize("memory", ["64Mi", "256Mi", "1Gi"])
+def test_a_merge_may_use_so_much_memory(memory: str) -> None:
+    assert Merge(memory=memory).memory == memory
+
+
+@pytest.mark.parametrize("memory", ["63Mi", "1Mi", "0Gi", "64", "64M", ""])
+def test_too_little_memory_for_a_merge_is_refused(memory: str) -> None:
+    with pytest.raises(ValidationError, match=r"merge\.memory must be at least 64Mi|String should"):
+        Merge(memory=memory)
 
 
 @pytest.mark.parametrize("timeout", ["10s", "5m", "1h30m"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from falcon_trainer.wire import Real, Wire, decimal_text, seconds
+from falcon_trainer.wire import Real, Wire, decimal_text, memory_bytes, seconds
 
 
 class Sample(Wire):
@@ -67,6 +67,17 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
 @given(st.integers(0, 99), st.integers(0, 59), st.integers(0, 59))
 def test_a_duration_is_the_sum_of_its_parts(hours: int, minutes: int, rest: int) -> None:
     assert seconds(f"{hours}h{minutes}m{rest}s") == hours * 3600 + minutes * 60 + rest
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1Mi", 1 << 20), ("256Mi", 256 << 20), ("3Gi", 3 << 30)])
+def test_memory_in_bytes(text: str, expected: int) -> None:
+    assert memory_bytes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "256", "0Mi", "1.5Gi", "-1Mi", "256M", "1Ti", "256 Mi", "64Mi\n"])
+def test_what_is_no_amount_of_memory_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not an amount of memory"):
+        memory_bytes(text)
 
 
 def test_a_number_beyond_doubles_is_refused() -> None:

@@ -1,124 +1,174 @@
-"""W + scale x B x A, written shard by shard and, within a matrix, by blocks of rows.
+"""One file of the base becomes one merged file, in a fixed amount of memory.
 
-Memory is bounded by the block and the adapter's pair for one matrix, never by the model or a shard. Every element is
-computed in fp32 and rounded once, as PEFT's own merge does with an fp32 adapter.
+    workers   read a block into a buffer, and change it in place
+    main      hands out the blocks, and digests the changed ones, both in the file's order
+    writer    writes what is digested, and the buffer is free again
+
+So reading, computing, digesting and writing overlap; torch, hashlib and the system's reads and writes let go of the
+interpreter's lock. Every worker computes with one thread: torch's own threads would wait for each other at the end of
+each product, and where other work keeps the CPUs busy that takes longer than the product.
 """
 
 import hashlib
-import json
-import struct
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from mmap import PAGESIZE, mmap
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import torch
 
 from falcon_trainer.artifacts import FileEntry
-from falcon_trainer.model.shapes import ADAPTER_PREFIX
-from falcon_trainer.model.weights import TORCH_NAMES, TensorEntry, Weights, read_header
+from falcon_trainer.merge.budget import Budget
+from falcon_trainer.merge.files import Sink, Source, whole_pages
+from falcon_trainer.merge.plan import Block, ShardPlan, even_parts
+from falcon_trainer.merge.update import Update
+from falcon_trainer.model.weights import TORCH_NAMES
 
-BLOCK_BYTES = 64 << 20
-"""Of fp32 elements in work at one time."""
-INDEX = "model.safetensors.index.json"
-FORMAT_NAMES = {name: code for code, name in TORCH_NAMES.items()}
-
-
-@dataclass(frozen=True)
-class Update:
-    """The adapter as a change of the base's matrices."""
-
-    adapter: Weights
-    scale: float
-
-    def pair(self, base_name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """A [rank, in] and B [out, rank] of a base matrix in fp32; None where the adapter leaves it alone."""
-        module = ADAPTER_PREFIX + base_name.removesuffix(".weight")
-        a, b = f"{module}.lora_A.weight", f"{module}.lora_B.weight"
-        if not base_name.endswith(".weight") or a not in self.adapter.tensors:
-            return None
-        return self._whole(a), self._whole(b)
-
-    def _whole(self, name: str) -> torch.Tensor:
-        return self.adapter.flat(name).view(self.adapter.tensors[name].shape).float()
+Progress = Callable[[int], None]
+"""Told how many bytes of the base were done since it was told last."""
 
 
-def merge_shards(
-    base: Weights, update: Update, dtype: str, folder: Path, progress: Callable[[int], None]
-) -> dict[str, FileEntry]:
-    """Writes the merged shards, and their index, into `folder`; returns their sizes and digests.
+class Merger:
+    """Merges files one after the other, with the same threads and the same memory. A context manager."""
 
-    `dtype` is a torch name such as "bfloat16", or "auto" for each tensor's own. `progress` is told the bytes of the
-    base that are done.
-    """
-    entries: dict[str, FileEntry] = {}
-    done = 0
-    for file in base.files:
-        tensors, metadata = read_header(file)
-        with (folder / file.name).open("wb") as opened:
-            writer = _HashingWriter(opened)
-            writer.write(_header(tensors, metadata, dtype))
-            for entry in tensors:
-                for block in merged_blocks(base, entry, update, dtype):
-                    writer.write(block.contiguous().view(torch.uint8).numpy())
-                done += entry.bytes
-                progress(done)
-        entries[file.name] = writer.entry()
-    if len(base.files) > 1:
-        (folder / INDEX).write_text(json.dumps(_index(base, dtype), indent=1))
-    return entries
+    def __init__(self, update: Update, budget: Budget) -> None:
+        self._update, self._budget = update, budget
+        self._change = _Change(update, budget.scratch)
+        self._buffers = [mmap(-1, budget.block + 3 * PAGESIZE) for _ in range(budget.buffers)]
+        self._stage = mmap(-1, budget.stage)
+        self._workers = ThreadPoolExecutor(budget.workers, thread_name_prefix="merge")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
+    def __enter__(self) -> "Merger":
+        return self
 
-def merged_blocks(base: Weights, entry: TensorEntry, update: Update, dtype: str) -> Iterator[torch.Tensor]:
-    """The merged tensor as consecutive flat blocks."""
-    target: torch.dtype = getattr(torch, _target(entry, dtype))
-    pair = update.pair(entry.name)
-    if pair is None:
-        step = BLOCK_BYTES // 4
-        for start in range(0, entry.elements, step):
-            yield base.flat(entry.name, start, start + step).to(target)
-        return
-    a, b = pair
-    rows = max(1, BLOCK_BYTES // (4 * entry.shape[1]))
-    for start in range(0, entry.shape[0], rows):
-        part = base.rows(entry.name, start, min(start + rows, entry.shape[0])).float()
-        yield (part + update.scale * (b[start : start + rows] @ a)).to(target).flatten()
+    def __exit__(self, *exception: object) -> None:
+        self._workers.shutdown(cancel_futures=True)
+        self._writer.shutdown(cancel_futures=True)
 
+    def merge(self, source: Path, plan: ShardPlan, target: Path, progress: Progress) -> FileEntry:
+        """Writes `target`, durably, and returns its size and digest. Raises OSError, naming the file that failed."""
+        digest = hashlib.sha256(plan.header)
+        with Source(source) as reading, Sink(target, self._stage) as writing, one_thread():
+            writing.write(memoryview(plan.header))
+            line = _Line(self._buffers)
+            try:
+                for block in plan.blocks(self._budget.block, self._update.changes):
+                    while (buffer := line.free()) is None:
+                        self._digest(line, digest, writing, progress)
+                    line.changing.append((block, buffer, self._workers.submit(self._change, block, buffer, reading)))
+                while line.changing:
+                    self._digest(line, digest, writing, progress)
+                line.drain()
+            finally:
+                line.stop()  # before the files are closed
+            writing.finish()
+        return FileEntry(bytes=plan.bytes, sha256=digest.hexdigest())
 
-def _target(entry: TensorEntry, dtype: str) -> str:
-    return TORCH_NAMES[entry.dtype] if dtype == "auto" else dtype
-
-
-def _header(tensors: list[TensorEntry], metadata: dict[str, str], dtype: str) -> bytes:
-    header: dict[str, object] = {"__metadata__": metadata or {"format": "pt"}}
-    start = 0
-    for entry in tensors:
-        target = _target(entry, dtype)
-        end = start + entry.elements * getattr(torch, target).itemsize
-        header[entry.name] = {"dtype": FORMAT_NAMES[target], "shape": entry.shape, "data_offsets": [start, end]}
-        start = end
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the elements begin aligned, as the format's own writer does it
-    return struct.pack("<Q", len(text)) + text
+    def _digest(self, line: "_Line", digest: "hashlib._Hash", writing: Sink, progress: Progress) -> None:
+        block, buffer, changed = line.changing.popleft()
+        data = changed.result()
+        digest.update(data)
+        line.writing.append((buffer, self._writer.submit(writing.write, data)))
+        progress(block.source_bytes)
 
 
-def _index(base: Weights, dtype: str) -> dict[str, object]:
-    sizes = [entry.elements * getattr(torch, _target(entry, dtype)).itemsize for entry in base.tensors.values()]
-    names = {name: entry.file.name for name, entry in sorted(base.tensors.items())}
-    return {"metadata": {"total_size": sum(sizes)}, "weight_map": names}
+class _Line:
+    """Where the buffers of one file are."""
+
+    def __init__(self, buffers: Iterable[mmap]) -> None:
+        self._free = list(buffers)
+        self.changing: deque[tuple[Block, mmap, Future[memoryview]]] = deque()
+        self.writing: deque[tuple[mmap, Future[None]]] = deque()
+
+    def free(self) -> mmap | None:
+        """A buffer that is free now, or soon: only where nothing else is to be done does it wait for the writer."""
+        while self.writing and (self.writing[0][1].done() or not (self._free or self.changing)):
+            buffer, written = self.writing.popleft()
+            written.result()
+            self._free.append(buffer)
+        return self._free.pop() if self._free else None
+
+    def drain(self) -> None:
+        """Waits for the writer. Raises what it raised."""
+        for _, written in self.writing:
+            written.result()
+
+    def stop(self) -> None:
+        """Returns when no thread uses a buffer any more."""
+        futures: list[Future[Any]] = [future for _, _, future in self.changing]
+        for future in futures + [future for _, future in self.writing]:
+            if not future.cancel():
+                future.exception()
 
 
-class _HashingWriter:
-    """Digests a file while it is written: reading 360 GB again would take minutes."""
+class _Change:
+    """What a worker does with a block."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._digest, self._bytes = file, hashlib.sha256(), 0
+    def __init__(self, update: Update, scratch: int) -> None:
+        self._update, self._scratch = update, _Scratch(scratch)
 
-    def write(self, data: object) -> None:
-        view = memoryview(data)  # type: ignore[arg-type]
-        self._file.write(view)
-        self._digest.update(view)
-        self._bytes += view.nbytes
+    def __call__(self, block: Block, buffer: mmap, reading: Source) -> memoryview:
+        """Reads the block and changes it; returns where in the buffer the merged bytes lie."""
+        grows = block.target_bytes - block.source_bytes
+        # Elements that grow are read to the buffer's end: those written from its beginning never catch up with them.
+        page = whole_pages(max(0, grows))
+        skipped = block.source_offset % PAGESIZE
+        needed = skipped + block.source_bytes
+        into = memoryview(buffer)[page : page + whole_pages(needed)]
+        reading.read(into, block.source_offset - skipped, needed)
+        source = _tensor(buffer, block.entry.dtype, block.elements, page + skipped)
+        at = page + skipped if block.dtype == block.entry.dtype else 0
+        target = _tensor(buffer, block.dtype, block.elements, at)
+        if self._update.changes(block.entry.name):
+            self._merge(block, source, target)
+        elif source.dtype != target.dtype:
+            _convert(source, target, self._scratch.first)
+        return memoryview(buffer)[at : at + block.target_bytes]
 
-    def entry(self) -> FileEntry:
-        return FileEntry(bytes=self._bytes, sha256=self._digest.hexdigest())
+    def _merge(self, block: Block, source: torch.Tensor, target: torch.Tensor) -> None:
+        pair = self._update.pair(block.entry.name)
+        columns = block.entry.shape[1]
+        weights, change = self._scratch.first.view(torch.float32), self._scratch.second.view(torch.float32)
+        in_place = source.dtype == target.dtype == torch.float32
+        for start, rows in even_parts(block.elements // columns, max(1, weights.numel() // columns)):
+            piece = slice(start * columns, (start + rows) * columns)
+            old = source[piece].view(rows, columns)
+            new = old if in_place else weights[: old.numel()].view(rows, columns).copy_(old)
+            self._update.add(new, pair, block.first // columns + start, change)
+            if not in_place:
+                target[piece].copy_(new.view(-1))
+
+
+class _Scratch(threading.local):
+    """Memory of each worker, made when it first computes."""
+
+    def __init__(self, size: int) -> None:
+        self.first, self.second = torch.empty(size, dtype=torch.uint8), torch.empty(size, dtype=torch.uint8)
+
+
+def _convert(source: torch.Tensor, target: torch.Tensor, scratch: torch.Tensor) -> None:
+    """Copies to another element type, rounded once, where both lie in one buffer."""
+    beside = scratch.view(target.dtype)
+    for start in range(0, source.numel(), beside.numel()):
+        piece = source[start : start + beside.numel()]
+        target[start : start + piece.numel()].copy_(beside[: piece.numel()].copy_(piece))
+
+
+def _tensor(buffer: mmap, dtype: str, elements: int, offset: int) -> torch.Tensor:
+    return torch.frombuffer(buffer, dtype=getattr(torch, TORCH_NAMES[dtype]), count=elements, offset=offset)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it torch computes each operation with the thread that asks for it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -45,9 +45,13 @@ def check_adapter(file: Path, expected: Shapes, *, trained: bool) -> None:
 
     Raises StageError(DATA) naming the first tensor that is wrong: an adapter that fails must never be served.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(str(file), "pt") as opened:
+    try:
+        opening = safe_open(str(file), "pt")
+    except (SafetensorError, OSError) as error:
+        raise _unusable(file, f"it is no whole safetensors file ({error})") from error
+    with opening as opened:
         found = set(opened.keys())
         if found != expected.keys():
             missing, foreign = sorted(expected.keys() - found), sorted(found - expected.keys())
