@@ -84,7 +84,7 @@ class Server:
 
     def until_ready(self) -> "Server":
         """Waits for a 200 of /ready."""
-        eventually(lambda: self._over() or self.status("/ready") == 200, "the model is ready", 120)
+        eventually(lambda: self._over() or self.status("/ready") == 200, "the model is ready", 300)
         assert self.process.poll() is None, self.said()
         return self
 

@@ -61,18 +61,15 @@ class Sender:
         assert not self.thread.is_alive()
 
     def _send(self) -> None:
-        client = httpx.Client(timeout=60)
-        while not self.over.is_set():
-            began = time.monotonic()
-            try:
-                post = client.post if self.keeps_connection else httpx.post
-                answer: httpx.Response | Exception = post(
-                    f"{self.server.url}/v1/completions", json=QUESTION, timeout=60
-                )
-            except httpx.HTTPError as error:
-                answer = error
-            self.sent.append(Sent(began, answer))
-        client.close()
+        kept = httpx.Limits(max_keepalive_connections=None if self.keeps_connection else 0)
+        with httpx.Client(limits=kept, timeout=60) as client:
+            while not self.over.is_set():
+                began = time.monotonic()
+                try:
+                    answer: httpx.Response | Exception = client.post(f"{self.server.url}/v1/completions", json=QUESTION)
+                except httpx.HTTPError as error:
+                    answer = error
+                self.sent.append(Sent(began, answer))
 
 
 def test_while_the_server_stops_nothing_fails_and_what_is_under_way_is_finished(tmp_path: Path) -> None:
@@ -90,6 +87,7 @@ def test_while_the_server_stops_nothing_fails_and_what_is_under_way_is_finished(
         with ThreadPoolExecutor(1) as pool:
             body = QUESTION | {"max_tokens": 1000}
             long = pool.submit(httpx.post, f"{server.url}/v1/completions", json=body, timeout=120)
+            eventually(lambda: server.metric("falcon_serve_in_flight") == 3, "all others wait for the long answer", 60)
             for sender in senders:
                 sender.stop()
             assert server.process.wait(100) == 143

@@ -43,6 +43,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], int, str | None, str]] = {
     "a temperature that is too high": ("chat", {"temperature": 3}, 400, "temperature", "invalid_value"),
     "n of 2": ("chat", {"n": 2}, 400, "n", "unsupported_value"),
     "logprobs": ("chat", {"logprobs": True}, 400, "logprobs", "unsupported_value"),
+    "logprobs of a completion": ("completion", {"logprobs": 1}, 400, "logprobs", "unsupported_value"),
     "stream options without a stream": (
         "chat",
         {"stream_options": {"include_usage": True}},
