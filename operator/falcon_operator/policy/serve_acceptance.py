@@ -1,4 +1,4 @@
-"""Whether the server that a run asks for can be made, and the memory that its merge may use is enough."""
+"""Whether the server that a run asks for can be made."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,6 @@ from falcon_operator.policy.engine import engine_of
 from falcon_operator.stages.naming import stage_name
 from falcon_trainer.serve.arguments import ArgumentsError, engine_arguments
 
-LEAST_MERGE_MIB = 64
 MADE_FROM_FIELDS = {
     "--model": "the model is the run's own",
     "--served-model-name": "the names are the run's and serve.alias",
@@ -20,8 +19,8 @@ MADE_FROM_FIELDS = {
 
 
 def serve_problems(run: FalconFineTune) -> Iterator[Problem]:
-    """The problems of `serve` and of `merge.memory`."""
-    for check in (_engine, _arguments, _alias, _memory):
+    """The problems of `serve`."""
+    for check in (_engine, _arguments, _alias):
         yield from check(run)
 
 
@@ -57,9 +56,3 @@ def _alias(run: FalconFineTune) -> Iterator[Problem]:
     own = [stage_name(run, "serve"), stage_name(run, "train")]
     if run.spec.serve.alias in own:
         yield Problem("spec.serve.alias", f"{run.spec.serve.alias} is a Service of the run itself: choose another name")
-
-
-def _memory(run: FalconFineTune) -> Iterator[Problem]:
-    text = run.spec.merge.memory
-    if text.endswith("Mi") and int(text.removesuffix("Mi")) < LEAST_MERGE_MIB:
-        yield Problem("spec.merge.memory", f"{text} is too little to merge with: give at least {LEAST_MERGE_MIB}Mi")

@@ -49,9 +49,3 @@ def test_a_server_that_cannot_be_made_is_refused(name: str) -> None:
 )
 def test_a_server_that_can_be_made_is_accepted(serve: dict[str, Any]) -> None:
     assert problems(a_run(serve=serve)) == []
-
-
-@pytest.mark.parametrize(("memory", "fits"), [("63Mi", False), ("64Mi", True), ("1Gi", True)])
-def test_memory_to_merge_with(memory: str, fits: bool) -> None:
-    found = problems(a_run(merge={"memory": memory}))
-    assert [problem.path for problem in found] == ([] if fits else ["spec.merge.memory"])
