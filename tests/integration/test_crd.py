@@ -125,9 +125,6 @@ NOT_YET: dict[str, Case] = {
         "",
     ),
     "nvme": ({"training": {"deepspeed": {"offloadOptimizer": "nvme"}}}, "offloadOptimizer", "supports only none, cpu"),
-    "vLLM": ({"serve": {"engine": "vllm"}}, "spec.serve.engine", "supports only auto, transformers"),
-    "server arguments": ({"serve": {"args": ["--x"]}}, "spec.serve.args", "serve.args"),
-    "an alias": ({"serve": {"alias": "bot"}}, "spec.serve.alias", "serve.alias"),
 }
 
 
