@@ -14,6 +14,8 @@ NEW = Artifact(path="runs/r/merged/0d", digest=f"sha256:{'0d' * 32}", bytes=8192
 DISK_FULL = failure(ExitCode.CANNOT_WRITE, "DiskFull", "9 GB are missing", retryable=False)
 DENIED = failure(ExitCode.NO_PERMISSION, "PermissionDenied", "the token may not write", retryable=False)
 SILENT = failure(ExitCode.DATA, "NoAnswer", "the server says nothing", retryable=False)
+PATIENT = 120.0
+"""Seconds for several stages in a row on a machine that is busy."""
 TARGET, ADAPTER_TARGET = "s3://models/bot", "s3://models/adapter"
 
 
@@ -49,14 +51,14 @@ async def test_another_type_is_merged_while_the_old_server_goes_on(lab: Lab) -> 
     lab.kubelet.stages["train"] = success
     async with lab.operator():
         await lab.submit()
-        await lab.until_condition("Evaluated", "True")
+        await lab.until_condition("Evaluated", "True", seconds=PATIENT)
         before = await server(lab)
         first_job = (await lab.children())["Job/r-merge"]["metadata"]["uid"]
         first_answers = (await lab.children())["Job/r-evaluate"]["metadata"]["uid"]
         lab.kubelet.stages["merge"] = runs_on
         await lab.change(merge={"dtype": "float16"})
         (pod,) = await lab.until_pods("merge", 1)
-        await lab.until_condition("Merged", "Unknown", reason="Running")
+        await lab.until_condition("Merged", "Unknown", reason="Running", seconds=PATIENT)
     # Another operator finds the merge under way.
     async with lab.operator():
         assert (await lab.children())["Job/r-merge"]["metadata"]["uid"] != first_job
@@ -65,8 +67,8 @@ async def test_another_type_is_merged_while_the_old_server_goes_on(lab: Lab) -> 
         await asyncio.sleep(1)  # several looks lie in it
         assert await server(lab) == before
         await lab.kubelet.end(pod, *merged_anew(pod))
-        await lab.until_condition("Merged", "True")
-        await lab.until_condition("Ready", "True")
+        await lab.until_condition("Merged", "True", seconds=PATIENT)
+        await lab.until_condition("Ready", "True", seconds=PATIENT)
         uid, generation, config = await server(lab)
         assert (uid, generation > before[1], config != before[2]) == (before[0], True, True)
         status = (await lab.run())["status"]
@@ -75,7 +77,7 @@ async def test_another_type_is_merged_while_the_old_server_goes_on(lab: Lab) -> 
         async def answers_of_the_new_model() -> bool:
             return bool((await lab.run())["status"]["evaluation"]["merged"] == NEW.digest)
 
-        await until("the evaluation of the new model", answers_of_the_new_model)
+        await until("the evaluation of the new model", answers_of_the_new_model, PATIENT)
         assert (await lab.children())["Job/r-evaluate"]["metadata"]["uid"] != first_answers
 
 
@@ -83,17 +85,17 @@ async def test_a_merge_that_fails_leaves_the_server_and_is_taken_back(lab: Lab) 
     lab.kubelet.stages["train"] = success
     async with lab.operator():
         await lab.submit()
-        await lab.until_condition("Ready", "True")
+        await lab.until_condition("Ready", "True", seconds=PATIENT)
         before = await server(lab)
         lab.kubelet.stages["merge"] = lambda pod: DISK_FULL
         await lab.change(merge={"dtype": "float32"})
-        shown = await lab.until_condition("Stalled", "True", reason="DiskFull")
+        shown = await lab.until_condition("Stalled", "True", reason="DiskFull", seconds=PATIENT)
         assert "9 GB are missing" in shown["message"]
         assert condition_of(await lab.run(), "Serving")["status"] == "True"
         lab.kubelet.stages["merge"] = success
         await lab.change(merge={"dtype": "auto"})
-        await lab.until_condition("Ready", "True")
-        await lab.until_condition("Stalled", "False")
+        await lab.until_condition("Ready", "True", seconds=PATIENT)
+        await lab.until_condition("Stalled", "False", seconds=PATIENT)
         assert await server(lab) == before
 
 
@@ -101,14 +103,14 @@ async def test_results_are_published_beside_the_server(lab: Lab) -> None:
     lab.kubelet.stages |= {"train": success, "publish": lambda pod: DENIED}
     async with lab.operator():
         await lab.submit(publish=[{"uri": TARGET}])
-        await lab.until_condition("Serving", "True")
-        shown = await lab.until_condition("Stalled", "True", reason="PermissionDenied")
+        await lab.until_condition("Serving", "True", seconds=PATIENT)
+        shown = await lab.until_condition("Stalled", "True", reason="PermissionDenied", seconds=PATIENT)
         assert "kubectl delete job r-publish" in shown["message"]
         # Another list is another try.
         lab.kubelet.stages["publish"] = published
         await lab.change(publish=[{"uri": TARGET}, {"uri": ADAPTER_TARGET, "what": "adapter"}])
-        await lab.until_condition("Published", "True")
-        await lab.until_condition("Ready", "True")
+        await lab.until_condition("Published", "True", seconds=PATIENT)
+        await lab.until_condition("Ready", "True", seconds=PATIENT)
         copies = (await lab.run())["status"]["published"]
         assert [(each["uri"], each["digest"]) for each in copies] == [
             (TARGET, MERGED.digest),
@@ -120,15 +122,15 @@ async def test_results_are_published_beside_the_server(lab: Lab) -> None:
         async def told_no_more() -> bool:
             return not condition_of(await lab.run(), "Published")
 
-        await until("the condition to go", told_no_more)
-        await lab.until_condition("Ready", "True")
+        await until("the condition to go", told_no_more, PATIENT)
+        await lab.until_condition("Ready", "True", seconds=PATIENT)
 
 
 async def test_an_adapter_is_published_before_it_is_merged(lab: Lab) -> None:
     lab.kubelet.stages |= {"train": success, "merge": runs_on, "publish": published}
     async with lab.operator():
         await lab.submit(publish=[{"uri": ADAPTER_TARGET, "what": "adapter"}])
-        await lab.until_condition("Published", "True")
+        await lab.until_condition("Published", "True", seconds=PATIENT)
         assert condition_of(await lab.run(), "Merged")["status"] == "Unknown"
 
 
@@ -136,10 +138,10 @@ async def test_an_evaluation_that_fails_takes_nothing_from_ready_and_is_tried_ag
     lab.kubelet.stages |= {"train": success, "evaluate": lambda pod: SILENT}
     async with lab.operator():
         await lab.submit()
-        await lab.until_condition("Evaluated", "False", reason="NoAnswer")
-        await lab.until_condition("Ready", "True")
+        await lab.until_condition("Evaluated", "False", reason="NoAnswer", seconds=PATIENT)
+        await lab.until_condition("Ready", "True", seconds=PATIENT)
         warnings = [event["reason"] for event in await lab.events() if event["type"] == "Warning"]
-        assert warnings == ["NoAnswer"]
+        assert warnings.count("NoAnswer") == 1
         lab.kubelet.stages["evaluate"] = success
         await lab.admin.remove("Job", lab.namespace, "r-evaluate")
-        await lab.until_condition("Evaluated", "True")
+        await lab.until_condition("Evaluated", "True", seconds=PATIENT)
