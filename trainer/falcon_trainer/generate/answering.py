@@ -51,19 +51,19 @@ def generate(
 def answers(
     config: RunConfig, layout: RunLayout, prompts: Iterable[Prompt], *, which: Which, settings: Settings
 ) -> Iterator[Answer]:
-    """One answer for each prompt, as soon as it is drawn.
+    """Loads the model, and gives one answer for each prompt, as soon as it is drawn.
 
     A prompt is built with the run's chat template, as the served model builds it; a run that was trained on text, or on
-    prompts with completions, has none. Raises StageError where `which` is missing, or for a prompt that cannot be
-    asked: all of them are tokenized before the weights are loaded.
+    prompts with completions, has none. Raises StageError, at once, where `which` is missing, or for a prompt that
+    cannot be asked: all of them are tokenized before the weights are loaded.
     """
     base = model_folder(config.model, layout.workspace)
     tokenizer = travelling(load_tokenizer(base), stored_template(layout.data))
     positions = int(falcon_config(base).max_position_embeddings)
     asked = [_ids(tokenizer, prompt, positions, raw=settings.raw) for prompt in prompts]
     model = load_model(config, layout, which)
-    for ids in asked:
-        yield _answer(model, tokenizer, ids, min(settings.max_new_tokens, positions - len(ids)), settings)
+    rooms = (min(settings.max_new_tokens, positions - len(ids)) for ids in asked)
+    return (_answer(model, tokenizer, ids, room, settings) for ids, room in zip(asked, rooms, strict=True))
 
 
 def _ids(tokenizer: Any, prompt: Prompt, positions: int, *, raw: bool) -> list[int]:

@@ -3,15 +3,18 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING
 
 from falcon_trainer.config import RunConfig
 from falcon_trainer.layout import RunLayout
 from falcon_trainer.numbers import real, whole
 from falcon_trainer.outcome import ExitCode, StageError
+
+if TYPE_CHECKING:  # imported when prompts are answered: the command line of every rank has this module
+    from falcon_trainer.generate.answering import Answer
+    from falcon_trainer.generate.prompts import Prompt
 
 DESCRIPTION = """\
 Answers prompts with the base, the adapter or the merged model of a run, without a server. The prompt is built with the
@@ -83,31 +86,40 @@ def run(config: RunConfig, layout: RunLayout, arguments: argparse.Namespace) -> 
         stream=arguments.stream,
     )
     answered = answers(config, layout, prompts, which=arguments.which, settings=settings)
-    if not arguments.output:
-        for prompt in prompts:
-            if arguments.stream:
-                print(f"> {prompt.shown}", flush=True)
-            answer = next(answered)
-            print("" if arguments.stream else f"> {prompt.shown}\n{answer.text}\n", flush=True)
-        return len(prompts)
-    with _whole_file(arguments.output) as file:
-        for number, (prompt, answer) in enumerate(zip(prompts, answered, strict=True), start=1):
-            asked = {"messages": prompt.messages} if prompt.messages else {"prompt": prompt.text}
-            counted = {"promptTokens": answer.prompt_tokens, "completionTokens": answer.tokens}
-            told = {**asked, "answer": answer.text, "finishReason": answer.finish, **counted}
-            file.write(json.dumps(told, ensure_ascii=False) + "\n")
-            file.flush()
-            print(f"answered {number} of {len(prompts)}", file=sys.stderr)
+    if arguments.output:
+        _write(arguments.output, prompts, answered)
+    else:
+        _print(prompts, answered, streamed=settings.stream)
     return len(prompts)
 
 
-@contextmanager
-def _whole_file(path: Path) -> Iterator[TextIO]:
-    """A file that has its name once it is whole."""
+def _print(prompts: "Sequence[Prompt]", answered: "Iterator[Answer]", *, streamed: bool) -> None:
+    """Each prompt and its answer; a streamed one prints itself while it is drawn."""
+    for prompt in prompts:
+        print(f"> {prompt.shown}", flush=True)
+        answer = next(answered)
+        print("" if streamed else f"{answer.text}\n", flush=True)
+
+
+def _write(path: Path, prompts: "Sequence[Prompt]", answered: "Iterator[Answer]") -> None:
+    """JSON Lines in a file that has its name once it is whole."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as file:
-        yield file
+        for number, (prompt, answer) in enumerate(zip(prompts, answered, strict=True), start=1):
+            file.write(json.dumps(_told(prompt, answer), ensure_ascii=False) + "\n")
+            file.flush()
+            print(f"answered {number} of {len(prompts)}", file=sys.stderr)
     partial.replace(path)
+
+
+def _told(prompt: "Prompt", answer: "Answer") -> dict[str, object]:
+    return {
+        **({"messages": prompt.messages} if prompt.messages else {"prompt": prompt.text}),
+        "answer": answer.text,
+        "finishReason": answer.finish,
+        "promptTokens": answer.prompt_tokens,
+        "completionTokens": answer.tokens,
+    }
 
 
 def _wrong(what: str) -> StageError:
