@@ -1,12 +1,13 @@
 """An endpoint that answers as it is told: OpenAI's protocol over a real socket, without a model."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.unit.trainer.local_http import listening
 
 Scripted = tuple[int, Any]
 """Status and body; a body that is no object is sent as text."""
@@ -55,13 +56,6 @@ def endpoint(*script: Scripted) -> Iterator[Endpoint]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 (the base class names it so)
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    told.url = f"http://127.0.0.1:{server.server_port}/v1"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with listening(Handler) as port:
+        told.url = f"http://127.0.0.1:{port}/v1"
         yield told
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -1,16 +1,14 @@
-"""Finished artefacts of a workspace, and the configuration that publishes them."""
+"""Finished artefacts of a workspace, to be published."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
 from falcon_trainer.artifacts import as_artifact, draft_beside, publish
-from falcon_trainer.beats import Beats
 from falcon_trainer.config import RunConfig
-from falcon_trainer.layout import RunLayout
 from falcon_trainer.publish.stage import publish as publish_stage
+from tests.unit.trainer.workshop import Workshop
 
 FILES = {
     "config.json": b"{}",
@@ -20,16 +18,8 @@ FILES = {
 }
 
 
-@dataclass
-class Results:
+class Results(Workshop):
     """A run with a finished adapter and a finished merged model."""
-
-    root: Path
-    run: str = "tiny"
-
-    @property
-    def layout(self) -> RunLayout:
-        return RunLayout(self.run, self.root / "workspace")
 
     @property
     def published(self) -> Path:
@@ -57,16 +47,10 @@ class Results:
         for name, value in keys.items():
             (folder / name).write_text(f"{value}\n")
 
-    def config(self, *publications: dict[str, Any], **results: Any) -> RunConfig:
-        told = {"run": self.run, "namespace": "ml", "model": {"source": "hf://tiiuae/falcon-7b"}} | results
-        return RunConfig.model_validate(
-            told | {"dataset": {"sources": [{"uri": "pvc://data/x.jsonl"}]}, "publish": list(publications)}
-        )
-
     def publish(self, *publications: dict[str, Any], **results: Any) -> list[dict[str, Any]]:
         """Runs the stage; returns what it tells of each publication."""
-        beats = Beats("publish", directory=self.root / "beats")
-        told: Any = publish_stage(self.config(*publications, **results), beats, self.layout)["published"]
+        config = RunConfig.model_validate(self.config().to_wire() | {"publish": list(publications)} | results)
+        told: Any = publish_stage(config, self.beats("publish"), self.layout)["published"]
         return list(told)
 
 

@@ -3,12 +3,13 @@
 import base64
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from tests.unit.trainer.local_http import listening
 
 LARGE = 4096
 """Bytes from which on a file is one of Git LFS."""
@@ -115,11 +116,6 @@ def serving(repository: Repository) -> Iterator[Repository]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    repository.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with listening(Handler) as port:
+        repository.url = f"http://127.0.0.1:{port}"
         yield repository
-    finally:
-        server.shutdown()
-        server.server_close()

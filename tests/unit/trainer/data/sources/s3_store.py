@@ -7,12 +7,11 @@ credentials and is never overloaded.
 import re
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,6 +19,7 @@ import httpx
 import pytest
 
 from tests.cluster.tools import S3, path_of
+from tests.unit.trainer.local_http import listening
 
 BUCKET = "records"
 START_SECONDS = 30
@@ -111,12 +111,6 @@ def _gate(store: Store) -> Iterator[Store]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    store.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with client, listening(Handler) as port:
+        store.url = f"http://127.0.0.1:{port}"
         yield store
-    finally:
-        server.shutdown()
-        server.server_close()
-        client.close()

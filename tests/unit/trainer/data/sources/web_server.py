@@ -2,14 +2,14 @@
 
 import re
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 from tests.cluster.pki import Authority
+from tests.unit.trainer.local_http import listening
 
 
 @dataclass
@@ -67,12 +67,6 @@ def serving(site: Site, folder: Path) -> Iterator[Site]:
     certificate = authority.issue("server", "localhost", names=["localhost"], addresses=["127.0.0.1"])
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.certificate, certificate.key)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    site.url, site.authority = f"https://localhost:{server.server_port}", authority.certificate
-    try:
+    with listening(Handler, context) as port:
+        site.url, site.authority = f"https://localhost:{port}", authority.certificate
         yield site
-    finally:
-        server.shutdown()
-        server.server_close()
