@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from bench.measure import Measured
 from bench.merge import SHARDED, SINGLE, Compared, figures
 from bench.merge_models import write_tensors
+from falcon_trainer.model.shapes import Shapes
 
 MB = 1_000_000
 
@@ -37,7 +38,7 @@ def test_the_floor_is_the_larger_of_copy_and_products() -> None:
 
 
 def test_tensors_are_written_as_they_are_described(tmp_path: Path) -> None:
-    shapes = {"a": (3, 5), "b": (70_000, 130)}  # more elements than are drawn
+    shapes: Shapes = {"a": (3, 5), "b": (70_000, 130)}  # more elements than are drawn
     write_tensors(tmp_path / "file.safetensors", shapes, torch.bfloat16, std=0.02)
     tensors = load_file(tmp_path / "file.safetensors")
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == shapes
