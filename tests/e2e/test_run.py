@@ -148,10 +148,29 @@ def test_the_trained_answers_come_back_through_the_service(answered: dict[str, A
     assert answered["completion"].strip() == trained[0]
 
 
-def test_the_api_refuses_what_it_cannot_do(answered: dict[str, Any]) -> None:
+def test_an_answer_ends_where_the_client_says(answered: dict[str, Any]) -> None:
+    limited = answered["limited"]
+    assert (limited["max_tokens"], limited["stop"]) == ("length", "stop")
+    assert limited["stopped"] == limited["before_stop"]
+
+
+def test_many_clients_at_once_get_the_same_answer(answered: dict[str, Any]) -> None:
+    first = answered["plain"][0].strip()
+    assert len(answered["at_once"]) == 32
+    assert len(set(answered["at_once"])) == 1
+    assert first.startswith(answered["at_once"][0].strip())
+
+
+def test_the_api_refuses_what_it_cannot_do_and_goes_on(answered: dict[str, Any]) -> None:
     assert answered["models"] == [RUN]
-    assert answered["wrong_model"] == "NotFoundError"
-    assert answered["negative_max_tokens"] == "BadRequestError"
+    assert answered["refused"] == {
+        "wrong model": ["NotFoundError", 404, "model_not_found"],
+        "negative max_tokens": ["BadRequestError", 400, "invalid_value"],
+        "log probabilities": ["BadRequestError", 400, "invalid_value"],
+        "too long": ["BadRequestError", 400, "context_length_exceeded"],
+    }
+    assert answered["malformed"] == [400, "invalid_request_error"]
+    assert answered["afterwards"] == answered["plain"][0]
 
 
 def test_nothing_is_written_once_ready(kubectl: Kubectl, finished: Finished) -> None:

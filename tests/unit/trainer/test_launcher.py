@@ -41,7 +41,7 @@ def test_sigterm_reaches_the_stage_and_the_pod_ends_as_stopped(tmp_path: Path) -
         p.start()
         child = int(p.told("ready"))
         p.terminate()
-        assert p.wait(10) == 143
+        assert p.wait() == 143
         assert (p.outcome().reason, p.outcome().retryable) == ("Stopped", True)
         assert not alive(child)
 
@@ -51,7 +51,7 @@ def test_sigterm_before_the_stage_has_started_is_not_lost(tmp_path: Path) -> Non
         p.start()
         eventually(lambda: "SigBlk:\t0000000000014002" in Path(f"/proc/{p.running.pid}/status").read_text(), "masked")
         p.terminate()
-        assert p.wait(20) == 143
+        assert p.wait() == 143
 
 
 def test_a_stage_that_finishes_its_work_after_sigterm_is_a_success(tmp_path: Path) -> None:
@@ -59,14 +59,14 @@ def test_a_stage_that_finishes_its_work_after_sigterm_is_a_success(tmp_path: Pat
     with pod(tmp_path, finish) as p:
         p.start().told("ready")
         p.terminate()
-        assert p.wait(10) == 0
+        assert p.wait() == 0
 
 
 def test_a_stage_that_turns_sigterm_into_exit_0_without_finishing_is_stopped_not_succeeded(tmp_path: Path) -> None:
     with pod(tmp_path, "signal.signal(signal.SIGTERM, lambda *_: os._exit(0))\n" + READY + SLEEP) as p:
         p.start().told("ready")
         p.terminate()
-        assert p.wait(10) == 143
+        assert p.wait() == 143
         assert p.outcome().reason == "Stopped"
 
 
@@ -85,7 +85,7 @@ def test_after_the_grace_period_everything_is_killed_even_in_other_sessions(tmp_
         p.start(env={"FALCON_GRACE_SECONDS": "1"})
         child, grandchild = int(p.told("ready")), int(p.told("grandchild"))
         p.terminate()
-        assert p.wait(10) == 143
+        assert p.wait() == 143
         assert "grace period" in p.outcome().message
         assert not alive(child)
         assert not alive(grandchild)
@@ -99,7 +99,7 @@ def test_orphans_of_a_stage_that_ended_do_not_survive_it(tmp_path: Path) -> None
         "(RUNTIME / 'orphan').write_text(p.stdout.readline().decode())\np.wait()\n" + SUCCEED
     )
     with pod(tmp_path, workload) as p:
-        assert p.start().wait(20) == 0
+        assert p.start().wait() == 0
         assert not alive(int(p.told("orphan")))
 
 
@@ -119,7 +119,7 @@ def test_orphans_that_end_while_the_stage_runs_are_collected(tmp_path: Path) -> 
 def test_a_stage_killed_from_outside_is_reported_with_its_signal(tmp_path: Path) -> None:
     with pod(tmp_path, READY + SLEEP) as p:
         os.kill(int(p.start().told("ready")), signal.SIGKILL)
-        assert p.wait(10) == 70
+        assert p.wait() == 70
         assert p.outcome().reason == "Killed"
         assert "SIGKILL" in p.outcome().message
 
@@ -196,7 +196,7 @@ def test_progress_and_metrics_are_answered_while_the_stage_is_stopped(tmp_path: 
         assert p.get("/healthz") == "ok\n"
         p.terminate()
         os.kill(child, signal.SIGCONT)
-        assert p.wait(10) == 143
+        assert p.wait() == 143
 
 
 def test_before_the_first_beat_progress_is_the_launchers_own_word(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ GANG = {"gang": {"gpusPerNode": 0, "nodes": 2}}
 def test_a_gang_that_never_meets_ends_as_retryable_and_says_what_was_missing(tmp_path: Path) -> None:
     with pod(tmp_path, READY, config=GANG) as p:
         p.start("train", env={"FALCON_RENDEZVOUS_HOST": "rank-0.invalid", "FALCON_RENDEZVOUS_SECONDS": "0.5"})
-        assert p.wait(20) == 75
+        assert p.wait() == 75
         assert p.outcome().reason == "RendezvousTimeout"
         assert "rank-0.invalid does not resolve" in p.outcome().message
 
@@ -255,7 +255,7 @@ def test_a_pod_that_waits_for_its_gang_says_so_and_stops_at_once_on_sigterm(tmp_
 
         eventually(lambda: phase() == "rendezvous", "progress says that the gang assembles")
         p.terminate()
-        assert p.wait(15) == 143
+        assert p.wait() == 143
         assert not (p.runtime / "ready").exists()
 
 

