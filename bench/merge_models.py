@@ -88,7 +88,7 @@ def write_tensors(file: Path, shapes: Shapes, dtype: torch.dtype, std: float) ->
     drawn = (torch.randn(DRAWN, generator=torch.Generator().manual_seed(0)) * std).to(dtype)
     with file.open("wb") as opened:
         opened.write(struct.pack("<Q", len(text)) + text)
-        for piece in _repeated(memoryview(drawn.view(torch.uint8).numpy()), end):
+        for piece in _repeated(drawn.view(torch.uint8).numpy().data, end):
             opened.write(piece)
 
 
