@@ -6,6 +6,7 @@ is done and the run is looked at anew.
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from falcon_operator.api.status import rfc3339
@@ -55,12 +56,20 @@ class Applier:
             if not await self._kube.change(change.job, {"spec": dict(change.fields)}):
                 return False
             log.info("set %s of Job %s", dict(change.fields), change.job["metadata"]["name"], extra=_fields(seen.raw))
-        try:
-            done = [await self._write(seen.raw, obj) for obj in plan.write]
-        except ChildRefusedError as refused:
-            self._refusals[uid(seen.raw)] = str(refused)
-            raise
-        self._refusals.pop(uid(seen.raw), None)
+        return await self._write_all(seen.raw, plan.write)
+
+    async def _write_all(self, run: Object, objects: Sequence[Object]) -> bool:
+        """Tries each of them: a Job that is refused must not hold up the server of a stage beside it."""
+        done, refused = [], []
+        for obj in objects:
+            try:
+                done.append(await self._write(run, obj))
+            except ChildRefusedError as error:
+                refused.append(error)
+        if refused:
+            self._refusals[uid(run)] = str(refused[0])
+            raise refused[0]
+        self._refusals.pop(uid(run), None)
         return all(done)
 
     async def _write(self, run: Object, obj: Object) -> bool:
