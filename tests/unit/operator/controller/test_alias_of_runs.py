@@ -157,7 +157,7 @@ def test_a_suspended_run_hands_the_name_on_by_itself() -> None:
 
 GIVEN_UP: dict[str, dict[str, Any]] = {
     "without an alias": {"serve": {"alias": None}},
-    "with another alias": {"serve": {"alias": "helper"}},
+    "with another alias": {"serve": {"alias": "desk"}},
     "without a server": {"serve": {"enabled": False}},
 }
 
@@ -188,7 +188,7 @@ NOT_YET: dict[str, dict[str, Any]] = {
     },
     "one that is being deleted": {"metadata": {"deletionTimestamp": at(0)}},
     "one that is suspended": {"spec": {"suspend": True}},
-    "one with another alias": {"spec": {"serve": {"alias": "helper"}}},
+    "one with another alias": {"spec": {"serve": {"alias": "desk"}}},
     "one without a server": {"spec": {"serve": {"enabled": False}}},
 }
 
@@ -235,7 +235,7 @@ def test_a_selector_that_somebody_changed_is_put_right() -> None:
 
 def test_names_are_looked_up_of_runs_that_share_one_and_have_a_model() -> None:
     assert aliases(claiming()) == ("assistant",)
-    assert aliases(claiming({"alias": "helper"})) == ("assistant", "helper")
+    assert aliases(claiming({"alias": "desk"})) == ("assistant", "desk")
     assert aliases(run_at(ORDER[:3], **ALIAS)) == ()
     assert aliases(run_at(ORDER[:4])) == ()
 

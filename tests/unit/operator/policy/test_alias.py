@@ -30,7 +30,9 @@ CASES: dict[str, tuple[list[Claimant], str | None, str | None]] = {
     "of two of one second the last name": ([claimant("a"), claimant("b")], "a", "b"),
     "one that does not answer never takes it": ([OLD, DOWN], "old", "old"),
     "nor does it where nobody answers": ([DOWN], None, None),
-    "nor from a holder that is gone": ([DOWN], "gone", None),
+    "except from a holder that is gone": ([DOWN], "gone", "new"),
+    "then the newest one that is not suspended": ([claimant("old", 1, serving=False), ASLEEP], "gone", "old"),
+    "a holder that is gone leaves it to nobody that is suspended": ([ASLEEP], "gone", None),
     "a holder that does not answer keeps it": ([OLD, DOWN], "new", "new"),
     "a newer one takes it from a holder that does not answer": ([claimant("old", 1, serving=False), NEW], "old", "new"),
     "a suspended holder leaves it to an older one": ([OLD, ASLEEP], "new", "old"),
@@ -71,5 +73,8 @@ def test_where_one_answers_the_name_is_never_without_a_run(crowd: list[Claimant]
         assert found is not None
         assert not found.suspended
         assert (found.created, found.name) >= max((each.created, each.name) for each in answering)
-    if found is not None:
+    gone = current is not None and current not in [each.name for each in crowd]
+    if found is not None and not gone:
         assert found in answering or found.name == current
+    if gone:
+        assert found is None or not found.suspended
