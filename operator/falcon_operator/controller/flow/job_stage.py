@@ -22,7 +22,7 @@ from falcon_operator.controller.flow.hold import held_job, paused
 from falcon_operator.controller.flow.pending import PATIENCE, STOPPING, name_conflict, patience, waiting
 from falcon_operator.controller.flow.report import Occasion, Report
 from falcon_operator.controller.flow.snapshot import Reference, Snapshot
-from falcon_operator.objects import Object, holds, status
+from falcon_operator.objects import Object, holds, status, suspended
 from falcon_operator.policy import failure
 from falcon_operator.policy.conditions import Finding, waits
 from falcon_operator.stages.jobs import told_by
@@ -60,8 +60,8 @@ def look(
     *,
     after: ConditionType | None = None,
 ) -> Report:
-    """What is known of the stage. `after` is a condition that is not True yet and without which no Job is made; one
-    that is there goes on.
+    """What is known of the stage. `after` is a condition that is not True yet and without which no Job is made, or
+    released after a suspension; one that runs goes on.
     """
     name, kind = stage.name, stage.kind
     wanted = children(run, settings, name)
@@ -79,6 +79,8 @@ def look(
     if job and not wanting.leaving:
         if told_by(job) not in configs_alike(run, name, wanted):
             return _made_anew(job, kind, name)
+        if after and suspended(job) and not run.spec.suspend:
+            return Report(finding=waits(kind, after))
         stopping = len(still_there(snapshot.pods, now))
         if report := held_job(kind, job, stopping, suspend=run.spec.suspend):
             return report

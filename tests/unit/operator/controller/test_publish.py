@@ -182,6 +182,18 @@ def test_publishing_waits_for_a_merge_that_is_made_anew() -> None:
     assert told(goes_on, "Published") == ("Unknown", "Running"), "one that was begun is not stopped"
 
 
+def test_after_a_suspension_copying_does_not_choose_the_node_of_the_server() -> None:
+    """Where one node mounts the workspace, the server would have to follow, to a node without a GPU perhaps."""
+    bound = {"workspace": {"accessMode": "ReadWriteOnce"}, "gang": {"nodes": 1}}
+    run = publishing(MODEL, done=ORDER[:4], **bound)
+    held = copies(run, spec={"suspend": True})
+    plan = look(served(run, *held, deployment={}))
+    assert plan.change == ()
+    assert told(plan, "Published") == ("Unknown", "Waiting")
+    goes_on = look(served(run, *held))
+    assert [dict(change.fields) for change in goes_on.change] == [{"suspend": False}]
+
+
 def test_a_refusal_is_told_of_the_stage_that_was_refused() -> None:
     run = publishing(MODEL, done=ORDER[:4])
     seen = replace(served(run), refusal="the API server refuses Job r-publish: exceeded quota: jobs")
