@@ -113,7 +113,7 @@ def _environment(load_seconds: int) -> dict[str, str]:
 
 def _probes(load_seconds: int) -> Manifest:
     """All by a completion of one token. A server that gives nobody a token for ten minutes is restarted; one that is
-    merely busy never is.
+    merely busy never is, and stays ready.
     """
 
     def ask(question: str, *, period: int, timeout: int, failures: int) -> Manifest:
@@ -125,8 +125,8 @@ def _probes(load_seconds: int) -> Manifest:
         }
 
     return {
-        "startupProbe": ask("ready", period=10, timeout=30, failures=load_seconds // 10),
-        "readinessProbe": ask("ready", period=20, timeout=30, failures=3),
+        "startupProbe": ask("started", period=10, timeout=30, failures=load_seconds // 10),
+        "readinessProbe": ask("ready", period=20, timeout=40, failures=3),
         "livenessProbe": ask("alive", period=60, timeout=58, failures=10),
         "lifecycle": {"preStop": {"sleep": {"seconds": LINGER_SECONDS}}},
     }

@@ -1,6 +1,9 @@
 """The probe that is mounted into vLLM's pods, against a server that plays vLLM."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -91,12 +94,20 @@ def test_without_a_completion_it_is_neither_ready_nor_alive(server: Played, answ
     assert probe.main("alive", server.url) == 1
 
 
-def test_a_server_that_works_for_others_is_alive_and_not_ready(server: Played) -> None:
+@pytest.mark.parametrize(("question", "code"), [("alive", 0), ("ready", 0), ("started", 1)])
+def test_a_server_that_works_for_others_is_alive_and_ready_if_it_has_ever_answered(
+    server: Played, question: str, code: int
+) -> None:
     server.answer = (503, {})
     server.counts = [7.0, 8.0]
-    assert probe.main("alive", server.url) == 0
-    server.counts = [7.0, 8.0]
-    assert probe.main("ready", server.url) == 1
+    assert probe.main(question, server.url) == code
+
+
+def test_a_proxy_for_the_world_outside_is_not_asked(server: Played) -> None:
+    told = os.environ | {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    code = "import sys; from falcon_operator.stages import probe; sys.exit(probe.main('ready', sys.argv[1]))"
+    # In a process of its own: the variables are read when the module is.
+    assert subprocess.run([sys.executable, "-c", code, server.url], env=told, check=False).returncode == 0
 
 
 def test_where_nobody_listens_nothing_lives(server: Played) -> None:

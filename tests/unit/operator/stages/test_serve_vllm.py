@@ -151,8 +151,8 @@ def test_falcon_180b_on_eight_gpus_field_by_field() -> None:
             "capabilities": {"drop": ["ALL"]},
         },
         "resources": {"requests": {"cpu": "16", "memory": "400Gi"}, "limits": {"nvidia.com/gpu": 8}},
-        "startupProbe": completion("ready") | {"periodSeconds": 10, "timeoutSeconds": 30, "failureThreshold": 360},
-        "readinessProbe": completion("ready") | {"periodSeconds": 20, "timeoutSeconds": 30, "failureThreshold": 3},
+        "startupProbe": completion("started") | {"periodSeconds": 10, "timeoutSeconds": 30, "failureThreshold": 360},
+        "readinessProbe": completion("ready") | {"periodSeconds": 20, "timeoutSeconds": 40, "failureThreshold": 3},
         "livenessProbe": completion("alive") | {"periodSeconds": 60, "timeoutSeconds": 58, "failureThreshold": 10},
         "lifecycle": {"preStop": {"sleep": {"seconds": 15}}},
     }
@@ -200,7 +200,7 @@ def template(run: FalconFineTune, merged: Artifact = MERGED) -> Manifest:
 
 ROLLED: dict[str, tuple[dict[str, Any], bool]] = {
     "args": ({"args": ["--max-waiting", "8"]}, True),
-    "the alias, which is a model's name": ({"alias": "helper"}, True),
+    "the alias, which is a model's name": ({"alias": "desk"}, True),
     "the length": ({"maxModelLength": 512}, True),
     "the token's Secret": ({"apiKeySecretRef": {"name": "other", "key": "token"}}, True),
     "the number of replicas": ({"replicas": 3}, False),
