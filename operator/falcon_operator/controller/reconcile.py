@@ -13,7 +13,7 @@ from functools import partial
 
 from falcon_operator.api.names import StageName
 from falcon_operator.api.resource import FalconFineTune
-from falcon_operator.api.status import Condition, ConditionType, FalconFineTuneStatus, Stage
+from falcon_operator.api.status import Condition, ConditionType, FalconFineTuneStatus, MergeStatus, Stage
 from falcon_operator.controller.flow.acceptance import accept, just_accepted
 from falcon_operator.controller.flow.alias import with_alias
 from falcon_operator.controller.flow.course import (
@@ -120,7 +120,7 @@ def _story(snapshot: Snapshot, settings: StageSettings, now: datetime) -> Iterat
         elif stage in beside:
             report = _look_beside(stage, snapshot.at(stage), run, settings, now, done)
         elif _is_done(run, kind):
-            report = Report(finding=_as_before(run, kind))
+            report = Report(finding=_as_before(run, kind), facts=_learnt(run, kind))
         else:
             continue
         yield report
@@ -174,6 +174,15 @@ def _as_before(run: FalconFineTune, kind: ConditionType) -> Finding:
     was = run.status.condition(kind)
     assert was is not None, f"{kind} lies behind the current stage"
     return Finding(type=kind, status="True", reason=was.reason, message=was.message)
+
+
+def _learnt(run: FalconFineTune, kind: ConditionType) -> dict[str, MergeStatus]:
+    """What the status of an older release does not say: of which type the merged model is. It could not be changed
+    then, so it is the one that the spec asks for now.
+    """
+    if kind is not ConditionType.MERGED or run.status.merge is not None:
+        return {}
+    return {"merge": MergeStatus(dtype=run.spec.merge.dtype)}
 
 
 def _status(snapshot: Snapshot, reports: Sequence[Report], summary: Summary, now: datetime) -> FalconFineTuneStatus:

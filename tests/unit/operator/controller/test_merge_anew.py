@@ -257,3 +257,11 @@ def test_a_refused_change_touches_neither_merge_nor_server() -> None:
     assert (writes(plan), deletes(plan)) == ([], [])
     assert told(plan, "Serving")[0] == "True"
     assert "spec.publish[0].uri" in message(plan, "Accepted")
+
+
+def test_the_type_that_an_older_operator_did_not_tell_of_is_written_down_before_it_can_change() -> None:
+    run = run_at([*ORDER, "Evaluated"], merge={"dtype": "bfloat16"})
+    plan = look(snapshot(run, server(run)))
+    assert plan.status
+    assert plan.status.merge == MergeStatus(dtype="bfloat16")
+    assert told(plan, "Merged")[0] == "True"
