@@ -4,6 +4,7 @@ That a bucket exists, or that a credential is good for it, is the publish stage'
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
 
 from falcon_operator.api.resource import FalconFineTune, Problem
 from falcon_operator.stages.naming import workspace_claim_name
@@ -30,12 +31,25 @@ def _target(run: FalconFineTune, publication: Publication, path: str) -> Iterato
 
 def _meets(publication: Publication, before: Sequence[Publication], path: str) -> Iterator[Problem]:
     """Two copies in one folder, or in a folder of each other, would take each other's files for left-overs."""
-    uri = publication.uri.rstrip("/") + "/"
+    place = _place(publication)
     for index, other in enumerate(before):
-        taken = other.uri.rstrip("/") + "/"
-        if uri.startswith(taken) or taken.startswith(uri):
+        taken = _place(other)
+        if place and taken and place[: len(taken)] == taken[: len(place)]:
             text = f"{publication.uri!r} and the target of spec.publish[{index}] lie in each other: give each its own"
             yield Problem(f"{path}.uri", text)
+
+
+def _place(publication: Publication) -> tuple[str, ...]:
+    """What a URI means, part by part, however it is written; empty where it means nothing."""
+    uri = publication.uri
+    if uris.problem(uri, uris.PUBLICATION):
+        return ()
+    scheme, _ = uris.split(uri)
+    if scheme == "hf":
+        found = uris.hub_repository(uri)
+        return (scheme, found.name, found.revision or "main")
+    name, path = uris.bucket_and_path(uri) if scheme == "s3" else uris.claim_and_path(uri)
+    return (scheme, name, *PurePosixPath(path).parts)
 
 
 def _options(run: FalconFineTune, publication: Publication, path: str) -> Iterator[Problem]:

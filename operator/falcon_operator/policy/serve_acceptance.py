@@ -13,6 +13,9 @@ MADE_FROM_FIELDS = {
     "--host": "the probes and the Service need it as it is",
     "--port": "the probes and the Service need it as it is",
     "--uds": "the probes and the Service need a port",
+    "--ssl-keyfile": "the probes and the Service speak plain HTTP",
+    "--ssl-certfile": "the probes and the Service speak plain HTTP",
+    "--config": "a file could say what is not allowed here: give its arguments one by one",
     "--api-key": "a token does not belong into a spec: use serve.apiKeySecretRef",
 }
 """Arguments of vLLM that would take the server away from under its Service."""
@@ -48,8 +51,14 @@ def _arguments(run: FalconFineTune) -> Iterator[Problem]:
     for index, word in enumerate(serve.args or ()):
         if not index and not word.startswith("-"):
             yield Problem(f"{path}[0]", f"{word!r} is no option of vllm: they begin with '--'")
-        if why := MADE_FROM_FIELDS.get(word.partition("=")[0].replace("_", "-")):
+        name = word.partition("=")[0].replace("_", "-")
+        if why := next((why for flag, why in MADE_FROM_FIELDS.items() if _means(name, flag)), None):
             yield Problem(f"{path}[{index}]", f"{word.partition('=')[0]} cannot be given here: {why}")
+
+
+def _means(word: str, flag: str) -> bool:
+    """Whether a command line may take the word for the flag: argparse knows flags by their beginnings."""
+    return word == flag or (len(word) >= 4 and word.startswith("--") and flag.startswith(word))
 
 
 def _alias(run: FalconFineTune) -> Iterator[Problem]:

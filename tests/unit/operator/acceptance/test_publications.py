@@ -49,9 +49,19 @@ def test_a_merged_model_needs_a_merge() -> None:
     assert "merge.enabled" in sentence
 
 
-@pytest.mark.parametrize("other", ["s3://models/bot", "s3://models/bot/", "s3://models/bot/adapter", "s3://models"])
-def test_two_copies_never_lie_in_each_other(other: str) -> None:
-    found = publishing({"uri": "s3://models/bot"}, {"uri": other, "what": "adapter"})
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("s3://models/bot", "s3://models/bot"),
+        ("s3://models/bot", "s3://models/bot/"),
+        ("s3://models/bot", "s3://models/bot/adapter"),
+        ("s3://models/bot/adapter", "s3://models/bot"),
+        ("pvc://shelf/bot", "pvc://shelf/./bot"),
+        ("hf://acme/bot", "hf://acme/bot@main"),
+    ],
+)
+def test_two_copies_never_lie_in_each_other(one: str, other: str) -> None:
+    found = publishing({"uri": one}, {"uri": other, "what": "adapter"})
     assert ("spec.publish[1].uri", True) in [(path, "lie in each other" in sentence) for path, sentence in found]
 
 

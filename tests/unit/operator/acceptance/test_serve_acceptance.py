@@ -26,6 +26,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "another port": ({"gpus": 1, "args": ["--seed", "1", "--port=9"]}, "spec.serve.args[2]", "--port cannot be given"),
     "a token in the spec": ({"gpus": 1, "args": ["--api_key", "x"]}, "spec.serve.args[0]", "serve.apiKeySecretRef"),
+    "the beginning of an option": ({"gpus": 1, "args": ["--served=x"]}, "spec.serve.args[0]", "--served cannot be"),
+    "an encrypted server": ({"gpus": 1, "args": ["--ssl-keyfile", "k"]}, "spec.serve.args[0]", "speak plain HTTP"),
     "the run's own Service as alias": ({"alias": "support-bot-serve"}, "spec.serve.alias", "of the run itself"),
     "the gang's Service as alias": ({"alias": "support-bot-train"}, "spec.serve.alias", "of the run itself"),
 }
