@@ -454,9 +454,11 @@ class RunConfig(Wire):
     merge: Merge = Merge()
     serve: Serve = Serve()
     publish: list[Publication] | None = Field(default=None, max_length=8)
-    adapter: Artifact | None = Field(default=None, description="The accepted adapter: told to merge.")
+    adapter: Artifact | None = Field(default=None, description="The accepted adapter: told to merge and publish.")
     merged: Artifact | None = Field(
-        default=None, description="The verified merged model: told to serve, publish and evaluate."
+        default=None,
+        description="The verified merged model: told to serve, publish and evaluate. Told to merge, the model that is "
+        "served now: the only one that stays beside the new one.",
     )
     endpoint: str | None = Field(
         default=None, max_length=512, description="Base URL of the API that answers: told to evaluate."
