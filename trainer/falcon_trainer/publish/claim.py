@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,8 +52,11 @@ class ClaimFolder:
         draft.rename(self.folder)
         sync(self.folder.parent)
         shutil.rmtree(old, ignore_errors=True)
-        for left in self.folder.parent.glob(f".{self.folder.name}.*.draft"):
-            shutil.rmtree(left, ignore_errors=True)
+        # No glob: a folder `model` must not take the drafts of a folder `model.v2` beside it.
+        ours = re.compile(rf"\.{re.escape(self.folder.name)}\.[0-9a-f]{{16}}\.draft")
+        for left in self.folder.parent.iterdir():
+            if ours.fullmatch(left.name):
+                shutil.rmtree(left, ignore_errors=True)
 
     @contextmanager
     def _room(self) -> Iterator[None]:

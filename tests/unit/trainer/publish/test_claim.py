@@ -117,3 +117,13 @@ def test_storage_that_keeps_something_else_is_found_out(
     with pytest.raises(StageError, match="was not written as it was read"):
         results.publish(TO_CLAIM, merged=results.put("merged", FILES))
     assert not target.exists()
+
+
+def test_drafts_of_a_neighbour_are_left_alone(results: Results, target: Path) -> None:
+    target.parent.mkdir()
+    digest = "0123456789abcdef"
+    theirs = [f".falcon.v2.{digest}.draft", ".falcon.notes.draft", f".falcon-{digest}.draft"]
+    for name in (*theirs, f".falcon.{digest}.draft"):
+        (target.parent / name).mkdir()
+    results.publish(TO_CLAIM, merged=results.put("merged", FILES))
+    assert {path.name for path in target.parent.iterdir()} == {"falcon", *theirs}
