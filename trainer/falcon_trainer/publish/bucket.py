@@ -4,13 +4,16 @@ boto3 and not Arrow's client, which reads the records: that one sends neither ch
 reading everything back could tell whether an object is whole.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from falcon_trainer.artifacts import FileEntry
+from pydantic import ValidationError
+
+from falcon_trainer.artifacts import FileEntry, Manifest
+from falcon_trainer.layout import MANIFEST
 from falcon_trainer.outcome import ExitCode, StageError
-from falcon_trainer.publish.parcel import Parcel, Progress, counted
+from falcon_trainer.publish.parcel import Parcel, Progress, counted, left_over
 from falcon_trainer.uris import bucket_folder
 
 PART = 64 << 20
@@ -19,6 +22,8 @@ TRIES = 8
 """Of one request; the pauses between them grow up to 20 s."""
 DIGEST = "sha256"
 """Metadata of each object."""
+REPLACED = "manifest.json.replaced"
+"""Beside the files while one result takes the place of another: what the earlier one held."""
 FORBIDDEN = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"})
 
 
@@ -36,26 +41,71 @@ class BucketFolder:
         """As Target.receive."""
         with self._explained():
             client = self._client()
+            earlier = self._withdrawn(client, parcel)
             for name, entry in counted(parcel, progress):
                 key = f"{self._folder}/{name}"
                 if not self._holds(client, key, entry):
                     self._send(client, parcel, name, key)
                     self._check(client, key, entry)
+            if earlier:
+                self._clean(client, [*left_over(earlier, parcel), REPLACED])
 
     def _client(self) -> Any:
         import boto3
         from botocore.config import Config
+        from botocore.exceptions import InvalidRegionError
 
         given = self._secrets.get
-        return boto3.client(
-            "s3",
-            aws_access_key_id=given("AWS_ACCESS_KEY_ID"),
-            aws_secret_access_key=given("AWS_SECRET_ACCESS_KEY"),
-            aws_session_token=given("AWS_SESSION_TOKEN"),
-            region_name=given("AWS_REGION"),
-            endpoint_url=given("AWS_ENDPOINT_URL"),
-            config=Config(retries={"mode": "standard", "total_max_attempts": TRIES}),
-        )
+        try:
+            return boto3.client(
+                "s3",
+                aws_access_key_id=given("AWS_ACCESS_KEY_ID"),
+                aws_secret_access_key=given("AWS_SECRET_ACCESS_KEY"),
+                aws_session_token=given("AWS_SESSION_TOKEN"),
+                region_name=given("AWS_REGION"),
+                endpoint_url=given("AWS_ENDPOINT_URL"),
+                config=Config(retries={"mode": "standard", "total_max_attempts": TRIES}),
+            )
+        except InvalidRegionError as error:
+            raise self._misset("AWS_REGION is no region, such as eu-central-1", error) from error
+        except ValueError as error:
+            raise self._misset("AWS_ENDPOINT_URL is no address, such as https://s3.example.com", error) from error
+
+    def _withdrawn(self, client: Any, parcel: Parcel) -> Manifest | None:
+        """What an earlier result, if any, left in the folder. Its manifest is taken away: nobody shall find one while
+        old and new files are mixed. A copy beside them tells the next pod what to remove in the end.
+        """
+        standing, replaced = self._read(client, MANIFEST), self._read(client, REPLACED)
+        if standing is None or standing == parcel.manifest:
+            return replaced
+        files = {**(replaced.files if replaced else {}), **standing.files}
+        earlier = standing.model_copy(update={"files": files})
+        self._put(client, REPLACED, earlier.encode())
+        self._clean(client, [MANIFEST])
+        return earlier
+
+    def _read(self, client: Any, name: str) -> Manifest | None:
+        """A manifest in the folder; None where there is none of this product."""
+        from botocore.exceptions import ClientError
+
+        try:
+            found = client.get_object(Bucket=self._bucket, Key=f"{self._folder}/{name}")
+            return Manifest.model_validate_json(found["Body"].read())
+        except ClientError as error:
+            if _status(error) == 404:
+                return None
+            raise
+        except ValidationError:
+            return None
+
+    def _put(self, client: Any, name: str, content: bytes) -> None:
+        key = f"{self._folder}/{name}"
+        client.put_object(Bucket=self._bucket, Key=key, Body=content, ChecksumAlgorithm="SHA256")
+
+    def _clean(self, client: Any, names: Iterable[str]) -> None:
+        """One by one, in this order: the list of what is to go is removed last."""
+        for name in names:
+            client.delete_object(Bucket=self._bucket, Key=f"{self._folder}/{name}")
 
     def _holds(self, client: Any, key: str, entry: FileEntry) -> bool:
         """Whether the object is there, whole: its parts were checked when they came, its metadata came with it."""
@@ -89,17 +139,21 @@ class BucketFolder:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turns boto3's errors into StageErrors."""
+        """Turns boto3's errors into StageErrors. No OSErrors: boto3 wraps those of its connections, so that one is of
+        reading the workspace.
+        """
         from boto3.exceptions import S3UploadFailedError
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
         try:
             yield
         except NoCredentialsError as error:
             raise self._forbidden("the pod has no credentials") from error
+        except PartialCredentialsError as error:
+            raise self._forbidden(f"half of the credentials are missing ({error})") from error
         except (ClientError, S3UploadFailedError) as error:
             raise self._meaning(error) from error
-        except (BotoCoreError, OSError) as error:
+        except BotoCoreError as error:
             raise self._unavailable(str(error)) from error
 
     def _meaning(self, error: Exception) -> StageError:
@@ -120,8 +174,13 @@ class BucketFolder:
             ExitCode.NO_PERMISSION,
             "TargetForbidden",
             f"{self._uri}: {said}. Give publish[].secretName a Secret whose AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY may read and write there, or podTemplate.publish.serviceAccountName an identity.",
+            "AWS_SECRET_ACCESS_KEY may read, write and delete there, or podTemplate.publish.serviceAccountName an "
+            "identity.",
         )
+
+    def _misset(self, said: str, error: Exception) -> StageError:
+        text = f"{self._uri}: {said} ({error}). It is a key of publish[].secretName's Secret."
+        return StageError(ExitCode.CONFIGURATION, "InvalidConfiguration", text)
 
     def _unavailable(self, said: str) -> StageError:
         text = f"{self._uri} cannot be written now: {said}. What was copied is kept, and the next try goes on from it."

@@ -37,6 +37,15 @@ class Parcel:
         return path
 
 
+def left_over(earlier: Manifest, parcel: Parcel) -> list[str]:
+    """Files of an earlier result that the new one does not have. They must go: beside an adapter_config.json,
+    transformers would put the old adapter on top of merged weights.
+    Names that lead out of the folder are not followed.
+    """
+    names = sorted(earlier.files.keys() - parcel.files.keys())
+    return [name for name in names if not {"", ".", ".."}.intersection(name.split("/"))]
+
+
 class Progress(Protocol):
     """Is told how many bytes of a parcel are at their place."""
 

@@ -4,6 +4,7 @@ huggingface_hub itself goes on where an upload stopped (it drops files that the 
 chunks it has). What the repository holds in the end is compared file by file with the manifest.
 """
 
+import glob
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -11,9 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from falcon_trainer.artifacts import FileEntry
+from pydantic import ValidationError
+
+from falcon_trainer.artifacts import FileEntry, Manifest
+from falcon_trainer.layout import MANIFEST
 from falcon_trainer.outcome import ExitCode, StageError
-from falcon_trainer.publish.parcel import Parcel, Progress
+from falcon_trainer.publish.parcel import Parcel, Progress, left_over
 from falcon_trainer.uris import hub_repository
 
 BRANCH = "main"
@@ -49,13 +53,29 @@ class HubRepository:
     def _send(self, api: Any, parcel: Parcel) -> None:
         for name in parcel.files:
             parcel.checked(name)
+        earlier = self._earlier(api)
         api.upload_folder(
             repo_id=self._name,
             folder_path=parcel.folder,
             revision=self._branch,
-            allow_patterns=list(parcel.files),
+            allow_patterns=[glob.escape(name) for name in parcel.files],
+            delete_patterns=[glob.escape(name) for name in left_over(earlier, parcel)] if earlier else None,
             commit_message=f"Publish {parcel.manifest.kind} {parcel.digest}",
         )
+
+    def _earlier(self, api: Any) -> Manifest | None:
+        """The manifest on the branch; None where there is none of this product."""
+        from huggingface_hub import errors, get_session, hf_hub_url
+        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
+
+        url = hf_hub_url(self._name, MANIFEST, revision=self._branch, endpoint=api.endpoint)
+        headers = build_hf_headers(token=self._token or False)
+        response = get_session().get(url, headers=headers, follow_redirects=True)
+        try:
+            hf_raise_for_status(response)
+            return Manifest.model_validate_json(response.content)
+        except (errors.EntryNotFoundError, ValidationError):
+            return None
 
     def _differing(self, api: Any, parcel: Parcel) -> list[str]:
         """Names of the files that the branch does not hold as the manifest says."""

@@ -55,6 +55,27 @@ def test_a_branch_of_its_own_is_made(results: Results, hub: Repository) -> None:
     assert hub.made["visibility"] == "public"
 
 
+ADAPTER = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"\x02" * 5000, "odd[1]*.txt": b"odd"}
+
+
+def test_files_of_an_earlier_result_go_with_the_commit_that_brings_the_new_one(
+    results: Results, hub: Repository
+) -> None:
+    results.publish(TO_HUB | {"what": "adapter"}, adapter=results.put("adapter", ADAPTER))
+    hub.branches["main"] |= {".gitattributes": b"*.safetensors lfs", "odd1.txt": b"a user's", "NOTES.md": b"a user's"}
+    merged = results.put("merged", FILES)
+    results.publish(TO_HUB, merged=merged)
+    kept = {".gitattributes", "odd1.txt", "NOTES.md"}
+    assert hub.branches["main"].keys() == contents(results.layout.workspace / str(merged["path"])).keys() | kept
+    assert hub.commits == 2
+
+
+def test_a_manifest_of_something_else_removes_nothing(results: Results, hub: Repository) -> None:
+    hub.branches["main"] = {"manifest.json": b'{"files": ["thesis.tex"]}', "thesis.tex": b"years of work"}
+    results.publish(TO_HUB, merged=results.put("merged", FILES))
+    assert hub.branches["main"]["thesis.tex"] == b"years of work"
+
+
 @pytest.mark.parametrize("spoiled", ["config.json", "model-00001-of-00002.safetensors"])
 def test_what_the_hub_keeps_is_compared_file_by_file(results: Results, hub: Repository, spoiled: str) -> None:
     hub.spoils = spoiled

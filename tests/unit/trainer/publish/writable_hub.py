@@ -46,6 +46,10 @@ class Repository:
             return status, {"url": f"{self.url}/{self.name}"}
         if path == f"/{self.name}.git/info/lfs/objects/batch":
             return 200, self._batch(json.loads(body))
+        if path.startswith(f"/{self.name}/resolve/"):
+            branch, _, file = path.removeprefix(f"/{self.name}/resolve/").partition("/")
+            content = self.branches[branch].get(file)
+            return (404, b"") if content is None else (200, content)
         verb, _, branch = path.removeprefix(f"/api/models/{self.name}/").partition("/")
         return self._about(method, verb, branch.removesuffix("?"), body)
 
@@ -81,6 +85,8 @@ class Repository:
                 self.branches[branch][value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 self.branches[branch][value["path"]] = self.objects[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del self.branches[branch][value["path"]]
         if self.spoils:
             self.branches[branch][self.spoils] = b"?" * len(self.branches[branch][self.spoils])
         self.commits += 1
@@ -104,8 +110,10 @@ def serving(repository: Repository) -> Iterator[Repository]:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             path = self.path.partition("?")[0]
             status, found = repository.answer(self.command, path, body, self.headers.get("Authorization"))
-            content = json.dumps(found).encode()
+            content = found if isinstance(found, bytes) else json.dumps(found).encode()
             self.send_response(status)
+            if status == 404 and "/resolve/" in path:
+                self.send_header("X-Error-Code", "EntryNotFound")
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
