@@ -1,5 +1,6 @@
 """The publish stage: each publication in turn; one that fails does not keep the others from being made."""
 
+import traceback
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -8,6 +9,7 @@ from falcon_trainer import layout as places
 from falcon_trainer.artifacts import read_manifest
 from falcon_trainer.beats import Beats
 from falcon_trainer.config import Publication, RunConfig
+from falcon_trainer.faults import understand
 from falcon_trainer.layout import RunLayout, published_claim_folder
 from falcon_trainer.outcome import RETRYABLE, ExitCode, StageError
 from falcon_trainer.publish.bucket import BucketFolder
@@ -26,9 +28,10 @@ def publish(config: RunConfig, beats: Beats, layout: RunLayout) -> dict[str, Jso
     for index, publication in enumerate(config.publish or []):
         try:
             told.append(_publish(config, publication, index, beats, layout))
-        except StageError as error:
-            print(f"{publication.uri}: {error.reason}: {error.message}", flush=True)
-            failed.append(error)
+        except Exception as error:
+            known = _named(error, publication)
+            print(f"{publication.uri}: {known.reason}: {known.message}", flush=True)
+            failed.append(known)
     if failed:
         raise next((error for error in failed if error.code in RETRYABLE), failed[0])
     return {"published": told}
@@ -55,6 +58,15 @@ def _publish(
         "bytes": parcel.manifest.total_bytes,
     }
     return told | ({"revision": revision} if revision else {})
+
+
+def _named(error: Exception, publication: Publication) -> StageError:
+    """What a failure means; one that no target foresaw does not say whose it is."""
+    if isinstance(error, StageError):
+        return error
+    traceback.print_exception(error)
+    known = understand(error, "publish")
+    return StageError(known.code, known.reason, f"{publication.uri}: {known.message}")
 
 
 def _parcel(config: RunConfig, publication: Publication, layout: RunLayout) -> Parcel:

@@ -3,6 +3,7 @@
 import pytest
 
 from falcon_trainer.outcome import ExitCode, StageError
+from falcon_trainer.publish.bucket import BucketFolder
 from tests.unit.trainer.publish.parcels import FILES, Results
 
 ADAPTER = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"\x02" * 5000}
@@ -42,3 +43,16 @@ def test_a_workspace_that_was_changed_is_said(results: Results) -> None:
     with pytest.raises(StageError, match="was the workspace changed") as refused:
         results.publish({"uri": "pvc://two/model"}, merged=merged)
     assert refused.value.code == ExitCode.NO_INPUT
+
+
+def test_an_error_that_no_target_knows_does_not_keep_the_others_from_being_made(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def falls(target: BucketFolder, parcel: object, progress: object) -> None:
+        raise ZeroDivisionError("odd")
+
+    monkeypatch.setattr(BucketFolder, "receive", falls)
+    with pytest.raises(StageError, match=r"s3://one/model: .*ZeroDivisionError: odd") as failed:
+        results.publish({"uri": "s3://one/model"}, {"uri": "pvc://two/model"}, merged=results.put("merged", FILES))
+    assert (failed.value.code, failed.value.reason) == (ExitCode.INTERNAL, "InternalError")
+    assert (results.published / "two/model/config.json").is_file()
