@@ -376,7 +376,7 @@ class Publication(Wire):
     what: Literal["adapter", "merged"] = "merged"
     uri: str = Field(
         min_length=6,
-        max_length=512,
+        max_length=256,  # all of a run are told in one termination message, which holds 4,096 bytes
         pattern=r"^(hf|pvc|s3)://.+",
         description="hf://OWNER/NAME[@BRANCH] (made if it is not there), s3://BUCKET/PATH, or pvc://CLAIM/PATH of "
         "another claim.",

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from falcon_trainer.config import Publication
 from falcon_trainer.endings import read_endings, write_ending
 from falcon_trainer.outcome import LIMIT, RETRYABLE, ExitCode, Outcome, StageError
 
@@ -70,3 +71,16 @@ def test_no_endings_where_nothing_ran(tmp_path: Path) -> None:
 
 def test_the_wire_form_leaves_absent_fields_out() -> None:
     assert json.loads(Outcome(reason="X", message="m").encode()) == {"reason": "X", "message": "m", "retryable": False}
+
+
+def test_what_is_told_of_the_longest_publications_fits_a_termination_message() -> None:
+    (longest,) = [
+        bound.max_length for bound in Publication.model_fields["uri"].metadata if hasattr(bound, "max_length")
+    ]
+    told = {"what": "adapter", "digest": f"sha256:{'0' * 64}", "bytes": 10**12, "revision": "0" * 40}
+    uri = "s3://bucket/" + "x" * (longest - len("s3://bucket/"))
+    assert Publication(uri=uri)
+    result = {"published": [{"uri": uri, **told}] * 8}
+    assert (
+        len(Outcome(reason="Completed", message="publish completed", rank=0, result=result).encode().encode()) < LIMIT
+    )
