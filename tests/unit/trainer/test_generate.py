@@ -94,6 +94,15 @@ def test_all_prompts_are_checked_before_the_first_is_answered(shop: Workshop, tm
     assert [path.name for path in tmp_path.iterdir()] == ["asked.txt"]
 
 
+def test_a_missing_folder_of_the_output_is_refused_before_a_model_is_loaded(
+    shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("falcon_trainer.generate.answering.answers", None)
+    with pytest.raises(StageError, match="there is no folder") as refused:
+        run(shop, "Why?", "--output", str(tmp_path / "missing" / "answers.jsonl"))
+    assert refused.value.code == ExitCode.CONFIGURATION
+
+
 def test_answers_that_break_off_never_have_the_name_of_whole_ones(
     shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

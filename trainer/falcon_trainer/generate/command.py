@@ -74,6 +74,8 @@ def run(config: RunConfig, layout: RunLayout, arguments: argparse.Namespace) -> 
 
     if arguments.output and arguments.stream:
         raise _wrong("--stream prints answers and --output writes them to a file: leave one of them out")
+    if arguments.output and not arguments.output.absolute().parent.is_dir():
+        raise _wrong(f"--output: there is no folder {arguments.output.parent}")
     prompts = of_texts(arguments.prompt) + (read_prompts(arguments.file) if arguments.file else [])
     if not prompts:
         raise _wrong("give a prompt, or --file with prompts")
