@@ -1,6 +1,5 @@
 """What the answers show: how many differ from the base's, and one of them in a sentence. Pure."""
 
-import textwrap
 from collections.abc import Sequence
 
 from pydantic import JsonValue
@@ -64,4 +63,6 @@ def _known(text: str) -> tuple[str, bool]:
 
 
 def _quoted(text: str | None) -> str:
-    return f'"{textwrap.shorten(text or "", SHOWN, placeholder=" …")}"'
+    """The beginning of a text on one line, cut by characters: Chinese has no spaces to cut at."""
+    whole = " ".join((text or "").split())
+    return f'"{whole if len(whole) <= SHOWN else whole[: SHOWN - len(CUT)].rstrip() + CUT}"'

@@ -45,3 +45,9 @@ def test_the_sentence_prefers_a_changed_answer() -> None:
 def test_the_sentence_fits_a_status_however_long_the_texts_are() -> None:
     long = "word\n" * 5000
     assert len(sentence([Question(long)], [sample(long, long + "x")])) < 400
+
+
+def test_a_text_without_spaces_is_cut_by_characters() -> None:
+    long = "天空为什么是蓝色的" * 50
+    said = sentence([Question(long)], [sample(long, "a\n b")])
+    assert said.startswith(f'"{long[:98]} …" is answered with "a b", by the base with "{long[:98]} …"')
