@@ -33,6 +33,11 @@ def split(uri: str) -> tuple[str, str]:
     return scheme, rest
 
 
+def shown(uri: str) -> str:
+    """A URI as others may read it: what stands behind the '?' of a web address may be a signature."""
+    return uri.partition("?")[0] if uri.startswith("https://") else uri
+
+
 def claim_and_path(uri: str) -> tuple[str, str]:
     """Claim and path of pvc://CLAIM/PATH."""
     claim, _, path = split(uri)[1].partition("/")

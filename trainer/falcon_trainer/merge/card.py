@@ -5,18 +5,18 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from falcon_trainer.config import RunConfig
+from falcon_trainer.model.source import card_base
+from falcon_trainer.uris import shown
 
 CARD = """\
 ---
 library_name: transformers
 pipeline_tag: text-generation
-base_model: {base}
-base_model_relation: finetune
-tags: [falcon, lora]
+{base_fields}tags: [falcon, lora]
 ---
 # {run}
 
-`{base}`, fine-tuned with LoRA; the adapter is merged into the weights.
+`{source}`, fine-tuned with LoRA; the adapter is merged into the weights.
 
 | | |
 | --- | --- |
@@ -35,23 +35,28 @@ IN_TEMPLATE = "The tokenizer carries the prompt format of the training as its ch
 AS_TEXT = "It was trained to go on from text as it stands: there is no chat template."
 
 
-def card(
-    config: RunConfig, base: str, adapter: Mapping[str, JsonValue], data: Mapping[str, JsonValue], *, template: bool
-) -> str:
+def card(config: RunConfig, adapter: Mapping[str, JsonValue], data: Mapping[str, JsonValue], *, template: bool) -> str:
     """The card. `adapter` are the facts of the adapter's manifest, `data` the figures of the prepared data set.
 
     Figures that are not there are left out.
     """
     rows = {**_data(config, data), **_training(config, adapter), "Merged weights": _merged(config)}
     table = "\n".join(f"| {name} | {_cell(text)} |" for name, text in rows.items() if text)
-    return CARD.format(base=base, run=config.run, rows=table, prompts=IN_TEMPLATE if template else AS_TEXT)
+    base = card_base(config.model)
+    return CARD.format(
+        base_fields=f"{base}base_model_relation: finetune\n" if base else "",
+        source=config.model.source,
+        run=config.run,
+        rows=table,
+        prompts=IN_TEMPLATE if template else AS_TEXT,
+    )
 
 
 def _data(config: RunConfig, figures: Mapping[str, JsonValue]) -> dict[str, str]:
     dataset = config.dataset
     trained_on = "the answers" if dataset.train_on == "completion" else "all tokens"
     return {
-        "Data": ", ".join(f"`{source.uri}`" for source in dataset.sources),
+        "Data": ", ".join(f"`{shown(source.uri)}`" for source in dataset.sources),
         "Records": _number(figures.get("records")),
         "Tokens of an epoch": _number(figures.get("tokens")),
         "Of them trained": _number(figures.get("trainedTokens")),

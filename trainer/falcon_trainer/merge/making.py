@@ -21,7 +21,7 @@ from falcon_trainer.merge.shards import Recipe, merge_shards
 from falcon_trainer.merge.update import Update
 from falcon_trainer.merge.verify import check_logits, check_tensors, fits_in_memory, logit_difference
 from falcon_trainer.model.lora import ADAPTER_FILE
-from falcon_trainer.model.source import model_folder, published_name
+from falcon_trainer.model.source import model_folder
 from falcon_trainer.model.weights import TORCH_NAMES, Weights
 from falcon_trainer.outcome import StageError
 from falcon_trainer.wire import memory_bytes
@@ -93,10 +93,9 @@ class Making:
     def _card(self) -> str:
         data = read_manifest(self._layout.data)
         figures = data.facts.get("figures") if data else None
-        base = published_name(self._config.model, self._layout.workspace)
         template = stored_template(self._layout.data) is not None
         figures = figures if isinstance(figures, dict) else {}
-        return card(self._config, base, self._adapter.facts, figures, template=template)
+        return card(self._config, self._adapter.facts, figures, template=template)
 
     def _verify(self, folder: Path) -> dict[str, JsonValue]:
         base, update = self._recipe.base, self._recipe.update

@@ -46,6 +46,12 @@ def published_name(model: Model, workspace: Path) -> str:
     return name if scheme == "hf" else str(model_folder(model, workspace))
 
 
+def card_base(model: Model) -> str:
+    """The line of a model card that names the base; empty for one that the Hub does not have, whose card it refuses."""
+    scheme, _, name = model.source.partition("://")
+    return f"base_model: {name}\n" if scheme == "hf" else ""
+
+
 def locate(model: Model, run: str, workspace: Path) -> Located:
     """Finds configuration and tokenizer, and checks that this is a Falcon we can train. Raises StageError."""
     scheme, _, name = model.source.partition("://")

@@ -7,11 +7,12 @@ from typing import Any
 from pydantic import JsonValue
 
 from falcon_trainer.artifacts import Manifest, draft_beside, problem, publish, read_manifest
-from falcon_trainer.config import Lora
+from falcon_trainer.config import Lora, Model
 from falcon_trainer.data.tokenization import load_tokenizer, stored_template, travelling
 from falcon_trainer.layout import RunLayout
 from falcon_trainer.model.lora import ADAPTER_FILE, check_adapter, lora_config, saved_name
 from falcon_trainer.model.shapes import adapter_shapes, base_shapes, falcon_config
+from falcon_trainer.model.source import card_base, model_folder, published_name
 from falcon_trainer.train.partitions import MASTER
 
 KIND = "adapter"
@@ -19,11 +20,10 @@ KIND = "adapter"
 CARD = """\
 ---
 library_name: peft
-base_model: {base}
----
+{base}---
 # {run}
 
-LoRA adapter for `{base}`, {trained}. {prompts}
+LoRA adapter for `{source}`, {trained}. {prompts}
 
 ```python
 from peft import AutoPeftModelForCausalLM
@@ -48,7 +48,7 @@ def finished(layout: RunLayout, identity: str) -> tuple[Path, Manifest] | None:
 
 
 def save_adapter(
-    layout: RunLayout, model: Path, base_name: str, lora: Lora, tensors: dict[str, Any], facts: dict[str, JsonValue]
+    layout: RunLayout, model: Model, lora: Lora, tensors: dict[str, Any], facts: dict[str, JsonValue]
 ) -> tuple[Path, Manifest]:
     """Writes, checks and publishes the adapter. `tensors` are what `partitions.gather` gave for the master weights.
 
@@ -56,18 +56,24 @@ def save_adapter(
     """
     from safetensors.torch import save_file
 
+    base = model_folder(model, layout.workspace)
     draft = draft_beside(layout.adapter("adapter"))
     named = {saved_name(name.removesuffix(f".{MASTER}")): tensor for name, tensor in tensors.items()}
     save_file(named, str(draft / ADAPTER_FILE), metadata={"format": "pt"})
-    _write_config(draft, lora, base_name)
+    _write_config(draft, lora, published_name(model, layout.workspace))
     template = stored_template(layout.data)
-    travelling(load_tokenizer(model), template).save_pretrained(str(draft))
-    prompts = IN_TEMPLATE if template else AS_TEXT
-    card = CARD.format(base=base_name, run=layout.run, trained=_trained(facts), prompts=prompts)
-    (draft / "README.md").write_text(card, encoding="utf-8")
-    expected = adapter_shapes(base_shapes(falcon_config(model)), lora)
+    travelling(load_tokenizer(base), template).save_pretrained(str(draft))
+    text = card(model, layout.run, facts, template=template is not None)
+    (draft / "README.md").write_text(text, encoding="utf-8")
+    expected = adapter_shapes(base_shapes(falcon_config(base)), lora)
     check_adapter(draft / ADAPTER_FILE, expected, trained=bool(facts["step"]))
     return publish(draft, layout.adapter, kind=KIND, facts=facts)
+
+
+def card(model: Model, run: str, facts: dict[str, JsonValue], *, template: bool) -> str:
+    """README.md of the adapter."""
+    prompts = IN_TEMPLATE if template else AS_TEXT
+    return CARD.format(base=card_base(model), source=model.source, run=run, trained=_trained(facts), prompts=prompts)
 
 
 def _trained(facts: dict[str, JsonValue]) -> str:

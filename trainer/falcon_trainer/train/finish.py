@@ -12,7 +12,6 @@ from pydantic import JsonValue
 from falcon_trainer.artifacts import Manifest, as_artifact
 from falcon_trainer.config import Evaluation, RunConfig
 from falcon_trainer.layout import RunLayout
-from falcon_trainer.model.source import model_folder, published_name
 from falcon_trainer.outcome import ExitCode, StageError
 from falcon_trainer.train import adapter
 from falcon_trainer.train.checkpoint import (
@@ -68,9 +67,8 @@ def publish_adapter(ending: Ending, config: RunConfig, layout: RunLayout, identi
         facts |= {"evaluationLoss": _text(chosen.evaluation_loss), "adapterStep": chosen.step}
         facts |= {"bestStep": standing.best_step, "stoppedEarly": standing.stopped_early}
     facts |= {"identity": identity, "step": last.step, "loss": _text(last_loss(last.path))}
-    base, name = model_folder(config.model, layout.workspace), published_name(config.model, layout.workspace)
     tensors = read_weights(chosen.path, MASTER)
-    return result(layout, *adapter.save_adapter(layout, base, name, config.lora, tensors, facts))
+    return result(layout, *adapter.save_adapter(layout, config.model, config.lora, tensors, facts))
 
 
 def result(layout: RunLayout, folder: Path, manifest: Manifest) -> dict[str, JsonValue]:

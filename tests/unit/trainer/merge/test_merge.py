@@ -56,7 +56,7 @@ def trained(root: Path, dtype: torch.dtype = torch.float32, lora: Lora = LORA, *
     config = shop.config(lora=lora.to_wire())
     prepare(config, shop.beats("prepare"), shop.layout)
     facts: dict[str, Any] = {"identity": claim(config, shop.layout), "step": 6, "loss": "0.5"}
-    save_adapter(shop.layout, base, str(base), lora, adapter_tensors(base, lora), facts)
+    save_adapter(shop.layout, config.model, lora, adapter_tensors(base, lora), facts)
     return shop
 
 

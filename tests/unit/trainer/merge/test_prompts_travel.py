@@ -43,7 +43,7 @@ def folders(tmp_path: Path, records: list[dict[str, Any]], **dataset: object) ->
     config = config_of(shop, **dataset)
     prepare(config, shop.beats("prepare"), shop.layout)
     facts: dict[str, Any] = {"identity": claim(config, shop.layout), "step": 6, "loss": "0.5"}
-    adapter, _ = save_adapter(shop.layout, base, str(base), LORA, adapter_tensors(base, LORA), facts)
+    adapter, _ = save_adapter(shop.layout, config.model, LORA, adapter_tensors(base, LORA), facts)
     result: Any = merge(config, shop.beats("merge"), shop.layout)
     return shop, adapter, shop.layout.workspace / result["merged"]["path"]
 

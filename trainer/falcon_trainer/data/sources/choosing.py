@@ -15,6 +15,7 @@ from falcon_trainer.data.sources.splits import (
     splits_of,
 )
 from falcon_trainer.outcome import ExitCode, StageError
+from falcon_trainer.uris import shown
 
 DEFAULT = "train"
 """The split that is meant where none is named."""
@@ -36,8 +37,8 @@ class Wanted:
 
     @property
     def shown(self) -> str:
-        """The URI as messages have it: what stands behind a '?' may be a signature."""
-        return self.uri.partition("?")[0] if self.uri.startswith("https://") else self.uri
+        """The URI as messages have it."""
+        return shown(self.uri)
 
 
 @dataclass(frozen=True)
