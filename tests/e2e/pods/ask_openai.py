@@ -28,19 +28,17 @@ def refused(client: OpenAI, model: str, text: str = "hello", **arguments: object
     return []
 
 
-def limited(client: OpenAI, model: str, question: str) -> dict[str, str | None]:
-    """How an answer ends that is cut at two tokens, and one that is cut at its own second word."""
-    short = client.chat.completions.create(model=model, messages=[message(question)], temperature=0, max_tokens=2)
-    whole = client.chat.completions.create(model=model, messages=[message(question)], temperature=0, max_tokens=64)
-    text = whole.choices[0].message.content or ""
-    word = text.split()[1]
+def limited(client: OpenAI, model: str, question: str, answer: str) -> dict[str, str | None]:
+    """How an answer ends that is cut at one token, and one that is cut at its own second word."""
+    short = client.chat.completions.create(model=model, messages=[message(question)], temperature=0, max_tokens=1)
+    word = answer.split()[1]
     cut = client.chat.completions.create(
-        model=model, messages=[message(question)], temperature=0, max_tokens=64, stop=[word]
+        model=model, messages=[message(question)], temperature=0, max_tokens=256, stop=[word]
     )
     return {
         "max_tokens": short.choices[0].finish_reason,
         "stop": cut.choices[0].finish_reason,
-        "before_stop": text.partition(word)[0],
+        "before_stop": answer.partition(word)[0],
         "stopped": cut.choices[0].message.content,
     }
 
@@ -64,10 +62,11 @@ def malformed(endpoint: str) -> list[str | int]:
 
 def main(endpoint: str, model: str, questions: str) -> None:
     client = OpenAI(base_url=endpoint, api_key="none", max_retries=0)
-    plain, streamed = [], []
+    plain = []
     for question in json.loads(questions):
         reply = client.chat.completions.create(model=model, messages=[message(question)], temperature=0, max_tokens=256)
-        plain.append(reply.choices[0].message.content)
+        plain.append(reply.choices[0].message.content or "")
+    wordy, question = max(zip(plain, json.loads(questions), strict=True), key=lambda pair: len(pair[0].split()))
     first = json.loads(questions)[0]
     stream = client.chat.completions.create(
         model=model, messages=[message(first)], temperature=0, max_tokens=256, stream=True
@@ -81,7 +80,7 @@ def main(endpoint: str, model: str, questions: str) -> None:
         "streamed": "".join(streamed),
         "chunks": len(streamed),
         "completion": completion.choices[0].text,
-        "limited": limited(client, model, first),
+        "limited": limited(client, model, question, wordy),
         "at_once": asyncio.run(at_once(endpoint, model, first)),
         "refused": {
             "wrong model": refused(client, "no-such-model"),
