@@ -96,6 +96,17 @@ def remove_drafts(beside: Path, *, keep: Path | None = None) -> None:
             shutil.rmtree(draft, ignore_errors=True)
 
 
+def remove(folder: Path, beside: Path) -> None:
+    """Removes an artefact. It loses its name and its manifest first, so that half of it never counts: what a death of
+    the pod leaves is a draft of `beside` (see `remove_drafts`).
+    """
+    aside = beside.with_name(f".{beside.name}.{folder.name}.draft")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    (aside / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def publish(
     draft: Path,
     final: Path | Callable[[str], Path],
@@ -106,9 +117,11 @@ def publish(
 ) -> tuple[Path, Manifest]:
     """Writes the draft's manifest and renames the draft to `final` (a path, or a function of the manifest's digest).
 
-    `known` holds entries that were computed while writing. Where `final` stands already (another incarnation was
-    first), its manifest counts and the draft goes.
+    `known` holds entries that were computed while writing. Where `final` stands whole already (another incarnation was
+    first), its manifest counts and the draft goes; where it is damaged, the draft replaces it.
     """
+    # Of a draft that outlived a pod which died here: its manifest must not list itself.
+    (draft / MANIFEST).unlink(missing_ok=True)
     files = {name: entry_of(draft / name, (known or {}).get(name)) for name in file_names(draft)}
     manifest = Manifest(kind=kind, files=files, facts=facts)
     (draft / MANIFEST).write_bytes(manifest.encode())
@@ -116,12 +129,14 @@ def publish(
         (draft / name).chmod(0o644)
         sync(draft / name)
     target = final if isinstance(final, Path) else final(manifest.digest)
-    if standing := read_manifest(target):
+    standing = read_manifest(target)
+    if standing and problem(target, standing, contents=False) is None:
         shutil.rmtree(draft)
         return target, standing
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(target, ignore_errors=True)
     sync(draft)
+    if target.exists():
+        remove(target, draft.with_name(draft.stem.lstrip(".")))
     draft.rename(target)
     sync(target.parent)
     return target, manifest
@@ -143,6 +158,10 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+HALF_WRITTEN = ".*.tmp"
+"""Matches what a pod that dies in `write_file` leaves."""
 
 
 def write_file(path: Path, text: str) -> None:

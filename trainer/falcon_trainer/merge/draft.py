@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
-from falcon_trainer.artifacts import FileEntry, remove_drafts, sha256_of, sync, write_file
+from falcon_trainer.artifacts import HALF_WRITTEN, FileEntry, remove_drafts, sha256_of, sync, write_file
 from falcon_trainer.layout import RunLayout
 from falcon_trainer.outcome import ExitCode, StageError
 
@@ -47,7 +47,7 @@ class Draft:
         draft = cls(root)
         draft.model.mkdir(parents=True, exist_ok=True)
         (root / "done").mkdir(exist_ok=True)
-        for left in root.glob("*.partial"):
+        for left in (*root.glob("*.partial"), *root.rglob(HALF_WRITTEN)):
             left.unlink()
         return draft
 

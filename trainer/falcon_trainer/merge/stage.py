@@ -1,11 +1,10 @@
 """The merge stage: the accepted adapter is checked, merged into the base by streaming, verified and published."""
 
-import shutil
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from falcon_trainer.artifacts import Manifest, as_artifact, problem, read_manifest, remove_drafts
+from falcon_trainer.artifacts import Manifest, as_artifact, problem, read_manifest, remove, remove_drafts
 from falcon_trainer.beats import Beats
 from falcon_trainer.config import Artifact, RunConfig
 from falcon_trainer.identity import claim
@@ -88,7 +87,7 @@ def _keep_only(layout: RunLayout, served: Artifact) -> None:
     for folder in folders:
         if folder != layout.workspace / served.path:
             print(f"Removing the merged model {layout.relative(folder)}, which is not served.", flush=True)
-            shutil.rmtree(folder)
+            remove(folder, layout.merged(NAME))
 
 
 def _merged_folders(layout: RunLayout) -> list[Path]:

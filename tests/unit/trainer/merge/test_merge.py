@@ -1,6 +1,7 @@
 """The merge stage: equal to PEFT's own merge, verified before it counts, found again afterwards."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from falcon_trainer import layout as layouts
-from falcon_trainer.artifacts import FileEntry, read_manifest, sha256_of
+from falcon_trainer.artifacts import FileEntry, problem, read_manifest, sha256_of
 from falcon_trainer.config import Lora
 from falcon_trainer.data.prepare import prepare
 from falcon_trainer.generate.answering import generate
 from falcon_trainer.generate.models import Which
 from falcon_trainer.identity import claim
+from falcon_trainer.layout import MANIFEST
 from falcon_trainer.merge import budget, making
 from falcon_trainer.merge.draft import Draft
 from falcon_trainer.merge.making import state_of
@@ -297,3 +299,61 @@ def test_the_tuned_answer_can_be_looked_at_before_it_is_served(tmp_path: Path) -
     answers = [generate(config, shop.layout, ["What is a rank?"], which=which, max_new_tokens=4) for which in WHICH]
     assert answers[0] == answers[1]
     assert answers[0] != answers[2]
+
+
+def test_a_merge_that_dies_at_its_rename_is_published_whole_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, rename = trained(tmp_path), Path.rename
+
+    def die_at_the_model(path: Path, target: Path) -> Path:
+        if path.name == "model":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", die_at_the_model)
+        with pytest.raises(KeyboardInterrupt):
+            run(shop)
+    draft = next(shop.layout.merged("x").parent.glob(".merged.*.draft"))
+    assert (draft / "model" / MANIFEST).exists()
+    (draft / "model" / ".model.safetensors.index.json.pod-1.tmp").write_text("half of an ind")
+    folder = shop.layout.workspace / run(shop)["merged"]["path"]
+    manifest = read_manifest(folder)
+    assert manifest
+    assert problem(folder, manifest, contents=True) is None
+    assert set(manifest.files) | {MANIFEST} == {path.name for path in folder.iterdir()}
+    assert not [name for name in manifest.files if name == MANIFEST or name.endswith(".tmp")]
+
+
+def test_a_merged_model_that_was_damaged_is_replaced(tmp_path: Path) -> None:
+    shop = trained(tmp_path)
+    first = run(shop)
+    folder = shop.layout.workspace / first["merged"]["path"]
+    os.truncate(next(folder.glob("*.safetensors")), 100)
+    assert run(shop) == first
+    manifest = read_manifest(folder)
+    assert manifest
+    assert problem(folder, manifest, contents=True) is None
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_model_that_is_half_removed_has_no_name_of_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = trained(tmp_path)
+    served, other = run(shop)["merged"], run(shop, merge={"dtype": "float16"})["merged"]
+    folder, remove = shop.layout.workspace / other["path"], shutil.rmtree
+
+    def die_halfway(path: Path, **named: Any) -> None:
+        if folder.name in path.name and path.is_dir():
+            next(path.glob("*.safetensors")).unlink()
+            raise KeyboardInterrupt
+        remove(path, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", die_halfway)
+        with pytest.raises(KeyboardInterrupt):
+            run(shop, merge={"dtype": "bfloat16"}, merged=served)
+    assert not folder.exists()
+    assert [each for each in folder.parent.iterdir() if read_manifest(each)] == [shop.layout.workspace / served["path"]]
+    newest = run(shop, merge={"dtype": "bfloat16"}, merged=served)["merged"]
+    assert {shop.layout.relative(each) for each in folder.parent.iterdir()} == {served["path"], newest["path"]}
