@@ -46,8 +46,9 @@ class Source:
         try:
             return os.preadv(self._descriptor, [into], offset)
         except OSError as error:
-            if error.errno != errno.EINVAL or not self._direct:
+            if error.errno != errno.EINVAL:
                 raise
+        # Whether this read was direct is not known: another thread may have been refused as well, and been here first.
         self._direct = _set_direct(self._descriptor, False)
         return os.preadv(self._descriptor, [into], offset)
 

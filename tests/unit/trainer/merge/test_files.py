@@ -3,7 +3,9 @@
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from mmap import PAGESIZE, mmap
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from falcon_trainer.merge import files
 from falcon_trainer.merge.files import Sink, Source, whole_pages
 
 Call = Callable[..., Any]
+THREADS = 8
 
 
 def no_flag(patch: pytest.MonkeyPatch) -> None:
@@ -77,6 +81,40 @@ def test_pieces_of_any_size_come_back(
         with Source(file) as source:
             source.read(memoryview(buffer), start, needed)
         assert buffer[:needed] == content[start:]
+
+
+def test_direct_reads_that_are_refused_to_several_threads_at_once_are_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = os.urandom(THREADS * PAGESIZE)
+    (tmp_path / "file").write_bytes(content)
+    read, set_direct = os.preadv, files._set_direct
+    all_refused, cleared = threading.Barrier(THREADS), threading.Event()
+    refused = threading.local()
+
+    def refuse_first(descriptor: int, into: list[memoryview], offset: int) -> int:
+        if not hasattr(refused, "once"):
+            refused.once = True
+            if all_refused.wait(60):
+                cleared.wait(60)  # one thread goes through the fallback first
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return read(descriptor, into, offset)
+
+    def tell(descriptor: int, direct: bool) -> bool:
+        now = set_direct(descriptor, direct)
+        if not direct:
+            cleared.set()
+        return now
+
+    def read_page(number: int) -> bytes:
+        buffer = mmap(-1, PAGESIZE)
+        source.read(memoryview(buffer), number * PAGESIZE, PAGESIZE)
+        return buffer[:]
+
+    with Source(tmp_path / "file") as source, ThreadPoolExecutor(THREADS) as pool:
+        monkeypatch.setattr(files, "_set_direct", tell)
+        monkeypatch.setattr(os, "preadv", refuse_first)
+        assert b"".join(pool.map(read_page, range(THREADS))) == content
 
 
 def test_an_error_names_the_file(tmp_path: Path) -> None:
