@@ -15,6 +15,8 @@ from falcon_trainer.merge.update import Update
 from falcon_trainer.model.weights import Weights
 
 INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+"""The one name that transformers finds without an index."""
 BESIDE = 64 << 20
 """Bytes that are kept free for what lies beside the weights: tokenizer, configuration, records."""
 
@@ -50,7 +52,7 @@ def merge_shards(recipe: Recipe, draft: Draft, progress: Progress) -> dict[str, 
             for file, plan in plans.items():
                 if file.name not in entries:
                     entries[file.name] = _merge(merger, file, plan, draft, progress)
-    if len(plans) > 1:
+    if [file.name for file in plans] != [SINGLE]:
         index = index_of(list(recipe.base.tensors.values()), recipe.dtype)
         write_file(draft.model / INDEX, json.dumps(index, indent=1))
     return entries

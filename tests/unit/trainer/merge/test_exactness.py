@@ -1,5 +1,7 @@
 """Every merged element against a float64 computation, and against what PEFT's own merge gives."""
 
+import json
+import shutil
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -152,3 +154,16 @@ def test_another_element_type_is_rounded_to_once(tmp_path: Path, source: torch.d
             assert torch.equal(tensor, exact.to(target)), name
         elif target != torch.float32:
             assert int(steps_apart(tensor, exact.to(target)).max()) <= 1, name
+
+
+def test_a_base_of_one_file_that_its_index_names_gives_a_folder_that_transformers_loads(tmp_path: Path) -> None:
+    case = make_case(tmp_path, torch.float32, tied=True, shard_size="1GB", variant="lora")
+    name = "model-00001-of-00001.safetensors"
+    (case.base / "model.safetensors").rename(case.base / name)
+    weight_map = dict.fromkeys(load_file(case.base / name), name)
+    index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
+    (case.base / "model.safetensors.index.json").write_text(json.dumps(index))
+    merged = case.merged(tmp_path / "draft")
+    shutil.copy(case.base / "config.json", tmp_path / "draft" / "model")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "draft" / "model").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in merged.items())
