@@ -6,7 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -30,7 +31,8 @@ class Measured:
     """Of resident memory, with the pages of mapped files that were touched (the kernel's own high-water mark)."""
     facts: dict[str, Any]
     own_peak: int = 0
-    """Of anonymous memory: without mapped files, whose pages all processes share and the kernel may drop."""
+    """Of anonymous memory, private or shared: without mapped files, whose pages all processes share and the kernel may
+    drop."""
 
     @property
     def seconds(self) -> float:
@@ -98,7 +100,7 @@ class _Watch:
         self.peak = 0
 
     def start(self) -> None:
-        self._before = memory("RssAnon", self._pid)
+        self._before = anonymous(self._pid)
         self._thread.start()
 
     def stop(self) -> None:
@@ -108,16 +110,38 @@ class _Watch:
 
     def _look(self) -> None:
         while not self._done.wait(self._interval):
-            self.peak = max(self.peak, memory("RssAnon", self._pid) - self._before)
+            self.peak = max(self.peak, anonymous(self._pid) - self._before)
 
 
 def memory(field: str, pid: int | str = "self") -> int:
     """Bytes of a field of /proc/PID/status; 0 where the process is gone."""
+    return _fields(pid, field)
+
+
+def anonymous(pid: int | str = "self") -> int:
+    """Bytes without a file of their own; the kernel counts those that may be shared apart, as shmem."""
+    return _fields(pid, "RssAnon", "RssShmem")
+
+
+@contextmanager
+def on_cpus(count: int) -> Iterator[None]:
+    """Within it this thread, and the processes that it starts, have only `count` of its CPUs."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _fields(pid: int | str, *names: str) -> int:
+    """The sum of fields of /proc/PID/status in bytes; 0 where the process is gone."""
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(f"{field}:")), 0)
+    lines = (line.split() for line in status.splitlines())
+    return sum(int(words[1]) * 1024 for words in lines if words[0].rstrip(":") in names)
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

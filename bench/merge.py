@@ -10,7 +10,7 @@ process.
   Verification is timed apart.
 - floor: the larger of `cp` + `sync` of the same bytes, from the same state of the page cache, and the low-rank products
   alone, in place in fp32, already in memory.
-- anon MB: the process's peak of anonymous memory, with what the libraries take.
+- anon MB: the process's peak of anonymous memory, private or shared, with what the libraries take.
 
 PEFT merges the largest model once. The last line is one JSON object: `speed_vs_floor` and `speed_vs_peft` of the
 largest model (the slower of its two layouts), `peak_anon_mb` of ours by model size. It needs room on the disk for two
@@ -29,7 +29,7 @@ from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.measure import MEGABYTE, Measured, print_table, run_side
+from bench.measure import MEGABYTE, Measured, on_cpus, print_table, run_side
 from bench.merge_models import write_model
 
 GIGABYTE = 1_000_000_000
@@ -78,9 +78,9 @@ def compare(folder: Path, size: float, layout: str, arguments: argparse.Namespac
 def run(side: str, folder: Path, arguments: argparse.Namespace) -> Measured:
     """One run of one side; what it wrote is removed."""
     script = str(Path(__file__).with_name("merge_sides.py"))
-    measured = run_side(
-        script, [side, str(folder), arguments.cache, str(arguments.threads)], threads=arguments.threads, interval=0.01
-    )
+    told = [side, str(folder), arguments.cache, str(arguments.threads)]
+    with on_cpus(arguments.threads):  # ours counts the CPUs that it may use, and no variable binds `cp` or `sync`
+        measured = run_side(script, told, threads=arguments.threads, interval=0.01)
     shutil.rmtree(folder / "out", ignore_errors=True)
     shutil.rmtree(folder / "draft", ignore_errors=True)
     return measured
@@ -97,7 +97,9 @@ def show(compared: Compared) -> None:
             (side, f"{seconds:.2f}", f"{compared.bytes / GIGABYTE / seconds:.2f}", raw, cpu(runs), anon(compared, side))
         )
     print_table(("side", "seconds", "GB/s", "each run", "CPU s", "anon MB"), rows)
-    checks = " ".join(f"{run.facts['verify']:.2f}" for run in compared.runs["ours"])
+    ours = [run.facts for run in compared.runs["ours"]]
+    checks = " ".join(f"{facts['verify']:.2f}" for facts in ours)
+    print(f"ours used {ours[0]['cpus']} CPUs, with {ours[0]['workers']} workers")
     print(f"floor {compared.floor:.2f} s; ours verified apart, each run: {checks} s", flush=True)
 
 
@@ -131,11 +133,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sizes", default="1,4,8", help="GB of the models, the largest last (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of ours and of the floor (%(default)s)")
     parser.add_argument("--cache", choices=("cold", "warm"), default="cold", help="of the base's files (%(default)s)")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="(%(default)s)")
+    cpus = len(os.sched_getaffinity(0))
+    parser.add_argument("--threads", type=int, default=cpus, help="and CPUs of each side's process (%(default)s)")
     parser.add_argument("--folder", type=Path, help="a disk to work on (default: the temporary folder's)")
     parser.add_argument("--no-peft", action="store_true", help="without PEFT's merge")
     parser.add_argument("--quick", action="store_true", help="1 GB, one run of each side: shows that it runs")
     arguments = parser.parse_args()
+    if not 1 <= arguments.threads <= cpus:
+        parser.error(f"--threads: there are {cpus} CPUs")
     if arguments.quick:
         arguments.sizes, arguments.repeats = "1", 1
     return arguments

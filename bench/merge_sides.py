@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench.measure import measure, memory, report
+from bench.measure import anonymous, measure, report
 from bench.merge_models import LORA
 
 SETTING = 256 << 20
@@ -138,9 +138,18 @@ def main() -> None:
     run = SIDES[name](folder, threads)
     if name != "products":
         set_cache([*folder.glob("base/*.safetensors"), *folder.glob("adapter/*.safetensors")], state)
-    before = memory("RssAnon")
+    before = anonymous()
     measured, verify = measure(run)
-    report(measured, before=before, **({"verify": verify()} if verify else {}))
+    report(measured, before=before, **(told_of_ours(verify) if verify else {}))
+
+
+def told_of_ours(verify: Callable[[], float]) -> dict[str, float]:
+    """Seconds of the check, and what the merge found to work with."""
+    from falcon_trainer.launcher.cgroup import Cgroup
+    from falcon_trainer.merge.budget import Budget
+
+    cpus = Cgroup().cpus()
+    return {"verify": verify(), "cpus": cpus, "workers": Budget.of(SETTING, cpus).workers}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from mmap import PAGESIZE, mmap
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, PAGESIZE, mmap
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,8 @@ class Merger:
     def __init__(self, update: Update, budget: Budget) -> None:
         self._update, self._budget = update, budget
         self._change = _Change(update, budget.scratch)
-        self._buffers = [mmap(-1, budget.block + 3 * PAGESIZE) for _ in range(budget.buffers)]
-        self._stage = mmap(-1, budget.stage)
+        self._buffers = [_memory(budget.block + 3 * PAGESIZE) for _ in range(budget.buffers)]
+        self._stage = _memory(budget.stage)
         self._workers = ThreadPoolExecutor(budget.workers, thread_name_prefix="merge")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
@@ -75,6 +75,13 @@ class Merger:
         digest.update(data)
         line.writing.append((buffer, self._writer.submit(writing.write, data)))
         progress(block.source_bytes)
+
+
+def _memory(size: int) -> mmap:
+    """Whole pages, which direct reads and writes want. Private, to be counted as what it is: the process's own memory,
+    where mmap's default is a shared file without a name.
+    """
+    return mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS)
 
 
 class _Line:

@@ -13,6 +13,7 @@ from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, FalconConfig, FalconForCausalLM
 
+from bench.measure import memory
 from falcon_trainer.config import Lora
 from falcon_trainer.merge import budget
 from falcon_trainer.merge.draft import Draft
@@ -167,3 +168,12 @@ def test_a_base_of_one_file_that_its_index_names_gives_a_folder_that_transformer
     shutil.copy(case.base / "config.json", tmp_path / "draft" / "model")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "draft" / "model").state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in merged.items())
+
+
+def test_weights_on_their_way_are_the_processs_own_memory(tmp_path: Path) -> None:
+    case = make_case(tmp_path, torch.float32, tied=True, shard_size="1GB", variant="lora")
+    update = Update(Weights([case.adapter / ADAPTER_FILE]), case.scale)
+    before, during = memory("RssShmem"), list[int]()
+    recipe = Recipe(Weights.of(case.base), update, "auto", MEMORY)
+    merge_shards(recipe, Draft.at(tmp_path / "draft"), lambda _: during.append(memory("RssShmem")))
+    assert max(during) == before
