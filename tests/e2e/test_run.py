@@ -166,7 +166,7 @@ def test_the_api_refuses_what_it_cannot_do_and_goes_on(answered: dict[str, Any])
     assert answered["refused"] == {
         "wrong model": ["NotFoundError", 404, "model_not_found"],
         "negative max_tokens": ["BadRequestError", 400, "invalid_value"],
-        "log probabilities": ["BadRequestError", 400, "invalid_value"],
+        "log probabilities": ["BadRequestError", 400, "unsupported_value"],
         "too long": ["BadRequestError", 400, "context_length_exceeded"],
     }
     assert answered["malformed"] == [400, "invalid_request_error"]
