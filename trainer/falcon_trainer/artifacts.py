@@ -120,9 +120,9 @@ def publish(
     `known` holds entries that were computed while writing. Where `final` stands whole already (another incarnation was
     first), its manifest counts and the draft goes; where it is damaged, the draft replaces it.
     """
-    # Of a draft that outlived a pod which died here: its manifest must not list itself.
-    (draft / MANIFEST).unlink(missing_ok=True)
-    files = {name: entry_of(draft / name, (known or {}).get(name)) for name in file_names(draft)}
+    # A draft that outlived a pod which died here may hold a manifest, which must not list itself.
+    names = [name for name in file_names(draft) if name != MANIFEST]
+    files = {name: entry_of(draft / name, (known or {}).get(name)) for name in names}
     manifest = Manifest(kind=kind, files=files, facts=facts)
     (draft / MANIFEST).write_bytes(manifest.encode())
     for name in (*files, MANIFEST):
