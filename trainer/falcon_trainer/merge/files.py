@@ -18,7 +18,7 @@ class Source:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = os.open(path, os.O_RDONLY)
-        self._direct = _set_direct(self._descriptor, True)
+        _set_direct(self._descriptor, True)
 
     def __enter__(self) -> "Source":
         return self
@@ -49,12 +49,12 @@ class Source:
             if error.errno != errno.EINVAL:
                 raise
         # Whether this read was direct is not known: another thread may have been refused as well, and been here first.
-        self._direct = _set_direct(self._descriptor, False)
+        _set_direct(self._descriptor, False)
         return os.preadv(self._descriptor, [into], offset)
 
 
 class Sink:
-    """Writes a file. A context manager; the file is whole and durable after `close`, not before."""
+    """Writes a file. A context manager; the file is whole and durable after `finish`, not before."""
 
     def __init__(self, path: Path, stage: mmap) -> None:
         """`stage` is memory for one write, of a multiple of the page size."""

@@ -1,4 +1,4 @@
-"""W + scale x B x A of some rows: in fp32, rounded once, bit for bit as PEFT's own merge of an fp32 adapter."""
+"""W + scale x B x A of some rows: in fp32, rounded once, as PEFT's own merge of an fp32 adapter computes it."""
 
 import math
 from dataclasses import dataclass
